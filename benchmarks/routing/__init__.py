@@ -1,0 +1,1 @@
+"""Routing: the outcome data, training of the shipped artifact, and how good the routing is."""

@@ -1,0 +1,1 @@
+"""Facts with sources: models, hardware, engines, licenses, rates, scores. Data, not code."""

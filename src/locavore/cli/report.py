@@ -1,0 +1,136 @@
+"""`locavore report`: what was called, where it was served, what it cost, and against what."""
+
+from contextlib import closing
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+
+from locavore.cli.options import home_option, json_option, ledger_url_option, moment
+from locavore.cli.tables import table as make_table
+from locavore.ledger.query import DIMENSIONS, Line, Report, open_current, report
+from locavore.ledger.sqlite import store_path, translated
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  locavore report                         calls, tokens and cost by model
+  locavore report --by place --since 7d   where the last week was served
+  locavore report --json | jq .total      the sums, for a script
+"""
+)
+@click.option(
+    "--by",
+    type=click.Choice(list(DIMENSIONS)),
+    default="model",
+    show_default=True,
+    help="Grouping.",
+)
+@click.option(
+    "--since", callback=moment, help="36h, 7d, 2w or a UTC date; counted from its full hour."
+)
+@json_option
+@ledger_url_option
+@home_option
+def command(by: str, since: float | None, as_json: bool, url: str | None, home: Path) -> None:
+    """Calls, tokens, cost, and what the baseline would have cost.
+
+    Reads the journal first, so the newest call is in; the gateway may run or not.
+    """
+    with closing(open_current(home, url)) as db, translated(store_path(home)):
+        found = report(db, by=by, since_s=since)
+    if as_json:
+        click.echo(msgspec.json.encode(as_facts(found)))
+    else:
+        show(found, Console())
+
+
+def as_facts(found: Report) -> dict[str, object]:
+    """The report as JSON: money as decimal strings, and the savings with their base."""
+    facts: dict[str, object] = msgspec.to_builtins(found)
+    facts["lines"] = [_facts(line) for line in found.lines]
+    facts["total"] = _facts(found.total)
+    return facts
+
+
+def _facts(line: Line) -> dict[str, object]:
+    facts: dict[str, object] = {**msgspec.to_builtins(line), "saved_usd": line.saved_usd}
+    money = ("cost_usd", "compared_cost_usd", "baseline_usd", "saved_usd")
+    return facts | {name: f"{getattr(line, name):f}" for name in money}
+
+
+def show(found: Report, console: Console) -> None:
+    """The report as a table, and below it what the figures leave out."""
+    begin = "the first call" if found.since_s is None else _utc(found.since_s)
+    figures = ("calls", "failed", "input tok", "cached", "output tok", "cost USD")
+    title = f"Calls from {begin} to {_utc(found.until_s)}"
+    table = make_table((found.by, *figures), title=title, right=figures, whole=figures)
+    for line in found.lines:
+        table.add_row(*_cells(line))
+    table.add_section()
+    table.add_row(*_cells(found.total), style="bold")
+    console.print(table)
+    for note in notes(found):
+        console.print(note, highlight=False, soft_wrap=True)
+
+
+def _cells(line: Line) -> tuple[str, ...]:
+    unknown = f"\n+ {line.unknown_cost:,} unknown" if line.unknown_cost else ""
+    return (
+        line.group or "(none)",
+        f"{line.calls:,}",
+        f"{line.failed + line.refused + line.cancelled:,}",
+        f"{line.input_tokens:,}",
+        f"{line.cache_read_tokens:,}",
+        f"{line.output_tokens:,}",
+        dollars(line.cost_usd) + unknown,
+    )
+
+
+def notes(found: Report) -> list[str]:
+    """What the sums contain and what they do not, in sentences."""
+    total = found.total
+    said = [_comparison(total)]
+    if total.unknown_cost:
+        said.append(
+            f"{total.unknown_cost:,} attempts have an unknown cost: they are in no sum. "
+            "Set `price` on their backends to count them."
+        )
+    if total.missing_usage:
+        said.append(f"{total.missing_usage:,} attempts reported no token counts.")
+    if total.estimated:
+        said.append(f"{total.estimated:,} attempts are counted with our own token estimate.")
+    if found.rejects:
+        said.append(
+            f"{found.rejects:,} journal records could not be read; see `locavore ledger rejects`."
+        )
+    return said
+
+
+def _comparison(total: Line) -> str:
+    if not total.calls:
+        return "No calls yet. Point a client at the gateway: `locavore serve` prints how."
+    if not total.compared:
+        return "No comparison: no call has both a known cost and a known price on the baseline."
+    verb = "less" if total.saved_usd >= 0 else "MORE"
+    return (
+        f"Compared with the baseline: {total.compared:,} of {total.calls:,} calls cost "
+        f"{dollars(total.compared_cost_usd)} USD; the same tokens on the baseline "
+        f"{dollars(total.baseline_usd)} USD: {dollars(abs(total.saved_usd))} {verb}. "
+        "It assumes equal token counts; electricity and machines count only where a price is set."
+    )
+
+
+def dollars(amount: Decimal) -> str:
+    """Six decimals, more when the amount is smaller than that shows."""
+    if amount and abs(amount) < Decimal("0.000001"):
+        return f"{amount.normalize():f}"
+    return f"{amount:,.6f}"
+
+
+def _utc(unix_s: int) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M UTC")

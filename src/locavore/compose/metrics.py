@@ -1,0 +1,145 @@
+"""Prometheus text for the whole gateway: totals from the ledger, the rest from the last status.
+
+Totals come from the kept sums, so they are the same whichever worker is scraped and survive a
+restart. Labels are places and providers: never a key, a prompt or a name that clients choose.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from locavore.core.errors import StoreError
+from locavore.ledger.leases import Account
+from locavore.ledger.periods import bounds
+from locavore.ledger.query import Line, report
+from locavore.ledger.shared_leases import open_leases
+from locavore.ledger.slices import NANO, limit_of
+from locavore.ledger.store import open_store
+from locavore.serving.snapshot import Snapshot
+
+_OUTCOMES = ("served", "failed", "refused", "cancelled")
+_SHARED_SCOPES = frozenset({"all", "tenant", "team"})
+_TOKENS = ("input", "output", "cache_read", "cache_write", "reasoning")
+
+
+def exposition(home: Path, snapshot: Snapshot) -> str:
+    """Text format 0.0.4. Blocking, some milliseconds."""
+    db = open_store(home, snapshot.ledger_url)
+    try:
+        by_place = report(db, by="place").lines
+        by_provider = report(db, by="provider").lines
+    finally:
+        db.close()
+    lines = [*_ledger(by_place, by_provider), *_live(_status(home)), *_budgets(home, snapshot)]
+    return "\n".join(lines) + "\n"
+
+
+def _ledger(by_place: tuple[Line, ...], by_provider: tuple[Line, ...]) -> Iterator[str]:
+    yield from _head("requests_total", "counter", "Finished calls by place and outcome.")
+    for line in by_place:
+        for outcome in _OUTCOMES:
+            labels = {"place": line.group or "none", "outcome": outcome}
+            yield _sample("requests_total", labels, getattr(line, outcome))
+    yield from _each("request_duration_seconds_total", "Sum of call durations.", by_place, "place")
+    yield from _head("tokens_total", "counter", "Tokens by place and type; types are subsets.")
+    for line in by_place:
+        for kind in _TOKENS:
+            labels = {"place": line.group or "none", "type": kind}
+            yield _sample("tokens_total", labels, getattr(line, f"{kind}_tokens"))
+    yield from _each("cost_usd_total", "Known cost.", by_provider, "provider")
+    yield from _each("attempts_total", "Attempts, retries included.", by_provider, "provider")
+    yield from _each(
+        "attempts_cost_unknown_total", "Attempts whose cost is unknown.", by_provider, "provider"
+    )
+
+
+_FIELDS: dict[str, Callable[[Line], int | float | Decimal]] = {
+    "request_duration_seconds_total": lambda line: line.duration_s,
+    "cost_usd_total": lambda line: line.cost_usd,
+    "attempts_total": lambda line: line.attempts,
+    "attempts_cost_unknown_total": lambda line: line.unknown_cost,
+}
+
+
+def _each(name: str, about: str, lines: tuple[Line, ...], label: str) -> Iterator[str]:
+    yield from _head(name, "counter", about)
+    for line in lines:
+        yield _sample(name, {label: line.group or "none"}, _FIELDS[name](line))
+
+
+def _live(status: dict[str, Any]) -> Iterator[str]:
+    workers = status.get("workers", [])
+    yield from _head("workers", "gauge", "Gateway processes that reported.")
+    yield _sample("workers", {}, len(workers))
+    yield from _head("inflight_requests", "gauge", "Calls being served.")
+    yield _sample("inflight_requests", {}, sum(w.get("inflight", 0) for w in workers))
+    yield from _head("breaker_state", "gauge", "Workers that leave a target alone now.")
+    opened: dict[tuple[str, str], int] = {}
+    for worker in workers:
+        for target, classes in worker.get("breakers", {}).items():
+            for fault, state in classes.items():
+                key = (target, fault)
+                opened[key] = opened.get(key, 0) + (state == "open")
+    for (target, fault), count in sorted(opened.items()):
+        yield _sample("breaker_state", {"target": target, "class": fault}, count)
+
+
+def _budgets(home: Path, snapshot: Snapshot) -> Iterator[str]:
+    """Budgets of the configuration that have one account. Those of each key or user have as many
+    as there are callers, and their names are nobody else's business."""
+    yield from _head("budget_remaining_usd", "gauge", "Neither spent nor set aside in its period.")
+    dollars = {
+        quota.id: quota
+        for quota in sorted(snapshot.quotas, key=lambda quota: -quota.limit)
+        if quota.unit == "usd" and (quota.scope == "all" or quota.name != "*")
+        if quota.scope in _SHARED_SCOPES
+    }
+    committed = _committed(home, snapshot) if dollars else {}
+    if committed is None:
+        return
+    for quota in dollars.values():
+        subject = "" if quota.scope == "all" else quota.name
+        account = Account(quota.id, subject, bounds(quota.period, quota.zone)[0])
+        labels = {"scope": quota.scope, "name": subject, "period": quota.period, "zone": quota.zone}
+        left_nano = limit_of(quota) - committed.get(account, 0)
+        yield _sample("budget_remaining_usd", labels, left_nano / NANO)
+
+
+def _committed(home: Path, snapshot: Snapshot) -> dict[Account, int] | None:
+    """Nano-dollars by account; None: the store is lost, and a figure would be wrong."""
+    try:
+        with closing(open_leases(home, snapshot.limits_url, nodes=snapshot.limits_nodes)) as leases:
+            return leases.committed()
+    except StoreError:
+        return None
+
+
+def _status(home: Path) -> dict[str, Any]:
+    try:
+        status: dict[str, Any] = json.loads((home / "run" / "status.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return status
+
+
+def lost_stores(home: Path) -> list[str]:
+    """Why books, keys or limits are not what they should be; calls are served all the same."""
+    return [f"{name}: {why}" for name, why in _status(home).get("stores", {}).items()]
+
+
+def _head(name: str, kind: str, about: str) -> Iterator[str]:
+    yield f"# HELP locavore_{name} {about}"
+    yield f"# TYPE locavore_{name} {kind}"
+
+
+def _sample(name: str, labels: dict[str, str], value: int | float | Decimal) -> str:
+    inner = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
+    number = format(value, "f") if isinstance(value, Decimal) else str(value)
+    return f"locavore_{name}{{{inner}}} {number}" if inner else f"locavore_{name} {number}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -1,0 +1,78 @@
+"""What a supervisor does with the stores now and then, in a thread: each failure is told once."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from locavore.config import Config
+from locavore.core.errors import StoreError
+from locavore.ledger import alerts
+from locavore.ledger.budgets import leases_dir
+from locavore.ledger.keys import KeyStore
+from locavore.ledger.shared_leases import open_leases
+from locavore.ledger.sqlite_leases import leases_path
+from locavore.ledger.store import open_store
+from locavore.serving.snapshot import Snapshot
+
+T = TypeVar("T")
+Tell = Callable[[str], None]
+
+
+class Upkeep:
+    """Blocking work with the stores that one gateway uses. One call at a time."""
+
+    def __init__(self, config: Config, tell: Tell) -> None:
+        self._home = config.home
+        self._ledger = config.ledger
+        self._tell = tell
+        self._keys_seen: int | None = None
+        self.failures: dict[str, str] = {}
+        """What does not work now -> why. For readiness and doctor."""
+
+    def keys_changed(self) -> bool:
+        """Whether `locavore keys` wrote to the store since the last question."""
+        version = self._attempt("keys", self._keys_version)
+        changed = version is not None and version != self._keys_seen
+        self._keys_seen = self._keys_seen if version is None else version
+        return changed
+
+    def _keys_version(self) -> int:
+        with contextlib.closing(KeyStore(self._home, url=self._ledger.url)) as store:
+            return store.version()
+
+    def recover_leases(self) -> None:
+        """Book what a worker that died had spent of its budget slices, and free the rest."""
+        if self._ledger.limits_url is not None or leases_path(self._home).exists():
+            self._attempt("limits", self._recover)
+
+    def _recover(self) -> None:
+        leases = open_leases(self._home, self._ledger.limits_url, nodes=self._ledger.nodes)
+        with contextlib.closing(leases):
+            leases.recover(leases_dir(self._home), now_s=time.time())
+
+    def alert(self, snapshot: Snapshot) -> None:
+        """Tell the webhook about budgets that passed a threshold."""
+        if self._ledger.alert_webhook is not None and snapshot.limited:
+            self._attempt("alerts", lambda: self._alert(snapshot, self._ledger.alert_webhook or ""))
+
+    def _alert(self, snapshot: Snapshot, webhook: str) -> None:
+        of_keys = (quota for grant in snapshot.grants.values() for quota in grant.quotas)
+        leases = open_leases(self._home, self._ledger.limits_url, nodes=self._ledger.nodes)
+        with (
+            contextlib.closing(leases),
+            contextlib.closing(open_store(self._home, self._ledger.url)) as db,
+        ):
+            alerts.run(db, (*snapshot.quotas, *of_keys), leases.committed(), webhook)
+
+    def _attempt(self, name: str, work: Callable[[], T]) -> T | None:
+        try:
+            done = work()
+        except StoreError as error:
+            if name not in self.failures:
+                self._tell(f"{name}: {error.message}; tried again")
+            self.failures[name] = error.message
+            return None
+        if self.failures.pop(name, None) is not None:
+            self._tell(f"{name}: works again")
+        return done

@@ -1,0 +1,1 @@
+"""Adapters to what computes answers: the embedded engine, local servers, cloud APIs."""

@@ -1,0 +1,1 @@
+"""What has been learned about answers: judged, counted, and set down as data."""

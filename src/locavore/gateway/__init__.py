@@ -1,0 +1,1 @@
+"""What listens: the data plane (`server`), and an ASGI application beside it."""

@@ -1,0 +1,92 @@
+"""The hot routes, as an explicit table; every other path is the ASGI app's."""
+
+from collections.abc import Callable
+
+from locavore.core.errors import LocavoreError, RequestError
+from locavore.core.ports import Headers
+from locavore.gateway.exchange import Exchange, Handler
+from locavore.gateway.keys import KeyCheck, for_calls
+from locavore.gateway.server import Routes
+from locavore.privacy.labels import header_labels
+from locavore.serving import replying
+from locavore.serving.pipeline import PLAIN, Envelope, Pipeline
+
+FORMAT_BY_PATH: dict[bytes, str] = {
+    b"/v1/chat/completions": "openai_chat",
+    b"/v1/completions": "openai_completions",
+    b"/v1/responses": "openai_responses",
+    b"/v1/embeddings": "openai_embeddings",
+    b"/v1/messages": "anthropic_messages",
+    b"/v1/messages/count_tokens": "anthropic_count_tokens",
+}
+
+_FORWARDED = frozenset({b"anthropic-version", b"anthropic-beta", b"openai-beta"})
+"""Client headers an upstream of the same dialect may see. Nothing else crosses (C100)."""
+
+
+def hot_routes(pipeline: Pipeline, keys: Callable[[], KeyCheck]) -> Routes:
+    """path -> method -> handler."""
+    return {
+        path: {b"POST": _handler(pipeline, keys, request_format)}
+        for path, request_format in FORMAT_BY_PATH.items()
+    }
+
+
+def _handler(pipeline: Pipeline, keys: Callable[[], KeyCheck], request_format: str) -> Handler:
+    def handle(exchange: Exchange) -> None:
+        try:
+            sent = envelope(exchange.headers, keys())
+            for_calls(sent.grant)
+        except LocavoreError as error:
+            exchange.respond(*replying.error_for(request_format, error, pipeline.next_id()))
+            return
+        pipeline.serve(request_format, exchange.body, exchange, sent)
+
+    return handle
+
+
+_NO_LABELS: frozenset[str] = frozenset()
+
+
+def envelope(headers: Headers, keys: KeyCheck) -> Envelope:
+    """Read the headers that matter, in one pass."""
+    authorization = api_key = session = None
+    labels, no_fallback = _NO_LABELS, False
+    forwarded: list[tuple[bytes, bytes]] = []
+    for name, value in headers:
+        if name == b"authorization":
+            authorization = value
+        elif name == b"x-api-key":
+            api_key = value
+        elif name in _FORWARDED:
+            forwarded.append((name, value))
+        elif name == b"origin":
+            keys.same_site(value)
+        elif name.startswith(b"x-locavore-"):
+            if name == b"x-locavore-labels":
+                labels |= header_labels(value)
+            elif name == b"x-locavore-session":
+                session = _text(name, value)
+            elif name == b"x-locavore-no-fallback":
+                no_fallback = value.lower() in (b"1", b"true", b"yes")
+    grant = keys.grant(authorization, api_key)
+    if grant is None and not forwarded and not labels and session is None and not no_fallback:
+        return PLAIN
+    return Envelope(
+        grant=grant,
+        labels=labels,
+        session=session,
+        no_fallback=no_fallback,
+        headers=forwarded,
+    )
+
+
+def _text(name: bytes, value: bytes) -> str:
+    try:
+        return value.decode("ascii")
+    except UnicodeDecodeError:
+        raise RequestError(
+            f"header {name.decode()} must be ASCII, not {value!r}",
+            code="invalid_header",
+            param=name.decode(),
+        ) from None

@@ -1,0 +1,205 @@
+"""Point -> the numbers the formulas take."""
+
+import re
+
+from locavore.planner.speed_families import quant_family
+from locavore.planner.speed_point import Point
+
+# (name pattern, cores): from vendor pages; more cores cost more synchronisation per layer.
+_CORES: tuple[tuple[str, int], ...] = (
+    (r"7950x|9950x|5950x", 16),
+    (r"5900x|7900x|9900x", 12),
+    (r"7940hs|7840|8840|5800|5700|7700x|9700x", 8),
+    (r"5600x|7600x|9600x|8500t|ai 5 340", 6),
+    (r"7352", 24),
+    (r"9554|9534|7763|7713", 64),
+    (r"258v|ultra 2\d\dv", 8),
+    (r"n150|n100|raspberry|7500t", 4),
+    (r"n305", 8),
+    (r"ampereone|a192", 192),
+    (r"e5-2690 v4 x2", 28),
+    (r"m[1-9] max", 10),
+    (r"m[1-9] ultra", 20),
+    (r"m[1-9] pro", 8),
+    (r"\bm[1-9]\b", 4),
+)
+
+
+def decode_features(point: Point) -> dict[str, float]:
+    """What one decode step reads and computes, per device where devices share a layer."""
+    shape, setting = point.shape, point.setting
+    split = setting.devices if point.tensor_parallel else 1
+    threads = cpu_threads(point)
+    return {
+        "weights_gb": read_gb(point) / split,
+        "kv_gb": shape.kv_values(point.load.context) * setting.kv_bytes / split / 1e9,
+        "weights_g": read_b(point) / split,
+        "bandwidth_gbs": reachable_bandwidth(point),
+        "vector_tflops": vector_rate(point, threads),
+        "hbm": float(point.hbm),
+        "layers": shape.layers * (threads / 16 if point.on_cpu else 1.0),
+        "moe_layers": float(shape.layers if shape.moe else 0),
+        "linear_layers": float(shape.linear_layers),
+        "tp_layers": float(shape.layers if split > 1 else 0),
+        "hops": float(setting.devices - 1 if split == 1 else 0),
+    }
+
+
+def reachable_bandwidth(point: Point) -> float:
+    """Bandwidth the computing side can draw, 10^9 bytes per second.
+
+    The CPU cores of Apple's large chips reach about 0.55 of the package (243 of 409 GB/s on an M1
+    Max, AnandTech 2021). Two sockets share pages: half of the reads cross the slower link. One
+    x86 core keeps about 33 GB/s in flight (two saturate 66 GB/s on a Ryzen 7950X).
+    """
+    bandwidth, name = point.machine.bandwidth_gbs, point.machine.name.lower()
+    if not point.on_cpu:
+        return bandwidth
+    if re.search(r"\bm\d (max|ultra)", name):
+        return 0.55 * bandwidth
+    if re.search(r"\bx2\b|dual|2x ", name):
+        bandwidth *= 0.6
+    return min(bandwidth, CORE_GBS * cpu_threads(point))
+
+
+def cpu_threads(point: Point) -> float:
+    """Threads used: as told, else one per core of a known CPU, else 8."""
+    if point.setting.threads:
+        return float(point.setting.threads)
+    return float(cores(point.machine.name) or 8)
+
+
+def cores(cpu: str) -> int:
+    """Physical (performance) cores of a known CPU; 0: unknown."""
+    name = cpu.lower()
+    return next((count for pattern, count in _CORES if re.search(pattern, name)), 0)
+
+
+CORE_GBS = 33.0
+"""Memory traffic of one core, 10^9 bytes per second."""
+
+# Multiply-adds per core and cycle differ by generation far less than data sheets' peak rates:
+# 0.11 TFLOPS per core is a 4.5 GHz core with two 256-bit FMA units kept three quarters busy.
+_CORE_TFLOPS = 0.11
+
+
+def vector_rate(point: Point, threads: float) -> float:
+    """ALU rate that unpacks weights, TFLOPS."""
+    if point.on_cpu:
+        return threads * core_rate(point)
+    return max(point.vector_tflops, 0.01)
+
+
+def core_rate(point: Point) -> float:
+    """TFLOPS of one core, from the machine's rate and cores, kept within what cores can do."""
+    count = cores(point.machine.name)
+    rate = point.machine.fp16_tflops
+    if not (count and rate):
+        return 0.5 * _CORE_TFLOPS
+    return min(max(rate / count, 0.25 * _CORE_TFLOPS), _CORE_TFLOPS)
+
+
+def looked_up_b(point: Point) -> float:
+    """Parameters of an input embedding table that is indexed instead of read."""
+    return 0.0 if point.shape.shares_embedding else point.shape.embedding_b
+
+
+def read_b(point: Point) -> float:
+    """Parameters read per token, 10^9."""
+    shape = point.shape
+    return max(shape.active_b - looked_up_b(point), 0.5 * shape.active_b)
+
+
+def read_gb(point: Point) -> float:
+    """Weight bytes read per token; the dense part of a mixture may be stored wider."""
+    shape = point.shape
+    mean = point.bits / 8
+    if not shape.moe:
+        return read_b(point) * mean
+    dense = dense_b(point)
+    wide = max(dense_bits(point) / 8, mean)
+    experts = (point.weights_gb - dense * wide) / (shape.total_b - dense)
+    experts = max(experts, 0.5 * mean)
+    return max(dense - looked_up_b(point), 0.0) * wide + (shape.active_b - dense) * experts
+
+
+def dense_bits(point: Point) -> float:
+    """Bits per weight of attention and embeddings in a mixture of experts.
+
+    Releases with 4-bit experts keep the rest at the width their name says; the dynamic K quants
+    keep it near 8 bits; others quantize all alike.
+    """
+    name = point.setting.quant.lower()
+    family = quant_family(name, point.setting.bits_per_weight)
+    if point.bits < 6.5 and family in ("f16", "q8"):
+        return 16.0 if family == "f16" else 8.5
+    if "mxfp4" in name or name.startswith("ud-") or name.endswith("_xl"):
+        return 8.5
+    return point.bits
+
+
+def prefill_features(point: Point) -> dict[str, float]:
+    """Work per prompt token."""
+    shape, load = point.shape, point.load
+    prompt = max(load.prompt, 1.0)
+    chunk = min(prompt, chunk_tokens(point))
+    context = load.depth + prompt / 2
+    q_width = max(shape.width, shape.kv_heads * shape.head_dim)
+    window = min(context, shape.swa_window) if shape.swa_window else context
+    attended = shape.full_layers * context + shape.swa_layers * window
+    chosen = expert_share(point)
+    touched = min(1.0, chosen * chunk**0.8) if shape.moe else 1.0
+    rate = matrix_rate(point)
+    return {
+        "tflops": rate,
+        "relative_rate": 1.0 if point.on_cpu else max(rate, 1.0) / 100,
+        "tokens_per_expert": max(chosen * chunk, 1.0) / 32 if shape.moe else 1.0,
+        "bandwidth_gbs": reachable_bandwidth(point),
+        "matmul_gflop": 2 * max(shape.active_b - shape.embedding_b, 0.3 * shape.active_b),
+        "attention_gflop": 4 * q_width * attended / 1e9,
+        "file_gb": point.weights_gb * touched,
+        "chunk": chunk,
+        "moe": float(shape.moe),
+        "layers": float(shape.layers),
+        "overlap": overlapping_devices(point, prompt, chunk),
+    }
+
+
+def expert_share(point: Point) -> float:
+    """Part of the experts that one token uses."""
+    shape = point.shape
+    if not shape.moe:
+        return 1.0
+    dense = dense_b(point)
+    return min(max((shape.active_b - dense) / (shape.total_b - dense), 1e-4), 1.0)
+
+
+def dense_b(point: Point) -> float:
+    """Parameters of a mixture that every token uses: attention (2.5 width^2 a layer) and tables."""
+    shape = point.shape
+    tables = shape.embedding_b * (1 if shape.shares_embedding else 2)
+    return min(2.5 * shape.layers * shape.width**2 / 1e9 + tables, 0.7 * shape.active_b)
+
+
+def overlapping_devices(point: Point, prompt: float, chunk: float) -> float:
+    """Devices busy at once: all under tensor parallel, a filling pipeline under layer split.
+
+    n stages and k chunks in flight (at most four) take k + n - 1 stage times instead of n k.
+    """
+    devices = point.setting.devices
+    if devices == 1 or point.tensor_parallel:
+        return float(devices)
+    flight = min(max(prompt / chunk, 1.0), 4.0)
+    return devices * flight / (flight + devices - 1)
+
+
+def chunk_tokens(point: Point) -> float:
+    """Prompt tokens an engine computes at once: llama.cpp's default of 512, 2,048 elsewhere."""
+    return 512.0 if point.path.startswith(("llamacpp", "ik")) else 2048.0
+
+
+def matrix_rate(point: Point) -> float:
+    """Dense FP16 rate, TFLOPS; for a CPU threads times the rate of one core."""
+    if point.on_cpu:
+        return cpu_threads(point) * core_rate(point)
+    return max(point.machine.fp16_tflops, 0.05)

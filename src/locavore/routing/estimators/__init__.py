@@ -1,0 +1,1 @@
+"""Learned estimates of how well a model answers; plain Python over shipped coefficients."""

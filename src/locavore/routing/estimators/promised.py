@@ -1,0 +1,174 @@
+"""Promises as data: one file per pair of models, and what they change about a decision.
+
+`locavore calibrate` writes them; the router reads them and calls `Promises.applied` between the
+two halves of a decision. A promise only ever moves a local option up (it may stay local under the
+promise) or down; limits are checked elsewhere and cannot be bought back.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from zlib import crc32
+
+import msgspec
+
+from locavore.core.backend import Backend
+from locavore.core.errors import ConfigError
+from locavore.core.estimate import Estimate
+from locavore.routing.estimators.estimator import look_of
+from locavore.routing.estimators.pair import unlabelled, unlabelled_post
+from locavore.routing.estimators.signals import Signals
+from locavore.routing.estimators.trunk import Reading, Trunk
+from locavore.routing.promise import Look, Promise
+from locavore.routing.survey import BELOW_FLOOR, SUFFICES, Option, Survey
+
+FOLDER = "promises"
+KEPT, NOT_KEPT = "promise_kept", "promise_not_kept"
+"""Reason codes."""
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """What calibration found for one pair of models."""
+
+    local: str
+    """Backend id."""
+    cloud: str
+    pre: Promise
+    post: Promise | None = None
+    """With the local answer's signals; None: no answers were seen."""
+    local_quality: float
+    """Mean score of the local model on the labelled calls, and of the cloud model."""
+    cloud_quality: float
+    made_s: float
+    """Unix time."""
+    fingerprint: str = ""
+    """Of the local weights and engine; a change voids the promise (C116)."""
+
+
+def fingerprint_of(backend: Backend) -> str:
+    """Of what a promise rests on: another model, weights or engine build is another promise."""
+    parts = (backend.model, backend.weights_sha256 or "", backend.engine_build or "")
+    return "\n".join(parts)
+
+
+def file_of(folder: Path, local: str, cloud: str) -> Path:
+    """Where a pair's promise is kept; ids hold characters that file names may not."""
+    safe = "".join(c if c.isalnum() or c in "-." else "_" for c in f"{local}~{cloud}")
+    mark = crc32("\n".join((local, cloud)).encode())
+    return folder / f"{safe}-{mark:08x}.json"
+
+
+def save(folder: Path, entry: Entry) -> Path:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = file_of(folder, entry.local, entry.cloud)
+    draft = path.with_suffix(".tmp")
+    draft.write_bytes(msgspec.json.format(msgspec.json.encode(entry), indent=1))
+    draft.replace(path)
+    return path
+
+
+def read(folder: Path) -> list[Entry]:
+    """Every promise of a folder; raises ConfigError naming a file that cannot be read."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            found.append(msgspec.json.decode(path.read_bytes(), type=Entry))
+        except (OSError, msgspec.DecodeError) as error:
+            raise ConfigError([f"promise {path}: {error}; run `locavore calibrate`"]) from error
+    return found
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What a promise says of one call."""
+
+    keeps: bool
+    quality: Estimate
+    """Of the workload under the promise, as a share of the cloud model's."""
+    score: float
+    threshold: float | None
+
+
+class Promises:
+    """The promises of one snapshot, over one trunk."""
+
+    def __init__(self, trunk: Trunk, entries: Iterable[Entry]) -> None:
+        self._trunk = trunk
+        self._entries = {(e.local, e.cloud): e for e in entries}
+        self._pre, self._post = unlabelled(), unlabelled_post(trunk.answers)
+        self._last: tuple[str, Reading] | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._entries)
+
+    def withdraw(self, local: str, cloud: str) -> None:
+        """The monitor found it broken: from now on the pair is judged as if nobody had promised."""
+        self._entries.pop((local, cloud), None)
+
+    def verdict(
+        self, prompt: str, local: str, cloud: str, task: str, signals: Signals | None = None
+    ) -> Verdict | None:
+        """None: nothing was promised for this pair."""
+        entry = self._entries.get((local, cloud))
+        if entry is None:
+            return None
+        promise = entry.pre if signals is None else entry.post
+        if promise is None:
+            return None
+        look = self.look(prompt, task, signals)
+        return Verdict(
+            keeps=promise.keeps(look),
+            quality=quality_of(promise),
+            score=promise.score(look),
+            threshold=promise.threshold,
+        )
+
+    def look(self, prompt: str, task: str, signals: Signals | None) -> Look:
+        """The same look at calibration and at the call."""
+        stage = self._pre if signals is None else self._post
+        look = look_of(stage, self._read(prompt), prompt, task, signals)
+        return msgspec.structs.replace(look, familiarity=0.0)
+
+    def _read(self, prompt: str) -> Reading:
+        if self._last is None or self._last[0] != prompt:
+            self._last = (prompt, self._trunk.read(prompt))
+        return self._last[1]
+
+    def applied(self, survey: Survey, prompt: str, task: str, baseline: str | None) -> Survey:
+        """The survey with the options that a promise speaks of moved to the tier it gives them."""
+        if baseline is None or not any((o.id, baseline) in self._entries for o in survey.options):
+            return survey
+        try:
+            options = tuple(self._moved(o, prompt, task, baseline) for o in survey.options)
+        except Exception:  # noqa: BLE001 - a routing model must never fail a call (C112)
+            return survey  # the declared default: as if nobody had promised
+        return msgspec.structs.replace(survey, options=options)
+
+    def _moved(self, option: Option, prompt: str, task: str, baseline: str) -> Option:
+        verdict = self.verdict(prompt, option.backend.id, baseline, task)
+        if verdict is None:
+            return option
+        code = KEPT if verdict.keeps else NOT_KEPT
+        detail = "nothing may" if verdict.threshold is None else f"from {verdict.threshold:.3f}"
+        return msgspec.structs.replace(
+            option,
+            tier=SUFFICES if verdict.keeps else BELOW_FLOOR,
+            quality=verdict.quality if verdict.keeps else option.quality,
+            notes=(*option.notes, f"{code}: {verdict.score:.3f}, {detail}"),
+        )
+
+
+def quality_of(promise: Promise) -> Estimate:
+    return Estimate(
+        mean=promise.quality,
+        low=min(promise.lower, promise.quality),
+        high=max(2 * promise.quality - promise.lower, promise.quality),
+        n=promise.labels,
+        source=f"promise on {promise.basis}, {promise.target.confidence:.0%} confidence",
+    )
+
+
+def explores(decision_id: str, share: float) -> bool:
+    """Whether a call that stays local is also asked of the cloud, to watch the promise.
+
+    From the decision's id alone, so a replay explores the same calls; `share` is the propensity.
+    """
+    return crc32(decision_id.encode()) < share * 2**32

@@ -1,0 +1,123 @@
+"""Breakers per target and error class, and the budget that bounds retry storms.
+
+Only clock readings that are passed in are used: everything here is decided on values.
+"""
+
+from locavore.core.errors import Fault
+from locavore.serving.snapshot import BreakerPolicy
+
+# One credential is at fault, not the host; a local engine is never left alone for it (C53).
+CREDENTIAL = frozenset({Fault.AUTH, Fault.BILLING})
+# What says nothing about the target's health: the request was at fault.
+INNOCENT = frozenset(
+    {Fault.BAD_REQUEST, Fault.CONTEXT_OVERFLOW, Fault.PROMPT_TRUNCATED, Fault.NOT_FOUND}
+)
+
+
+class _Breaker:
+    """One target, one class of fault."""
+
+    __slots__ = ("failures", "open_until_s", "opened", "probing")
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.opened = 0
+        """Times opened in a row; each doubles the pause."""
+        self.open_until_s = 0.0
+        self.probing = False
+
+
+class Breakers:
+    """Closed, open, or half-open with exactly one probe (C54). State is per target and class."""
+
+    def __init__(self, policy: BreakerPolicy) -> None:
+        self.policy = policy
+        self._by_target: dict[str, dict[Fault, _Breaker]] = {}
+
+    @property
+    def any_open(self) -> bool:
+        """Whether any target has failed lately; False is the cheap and usual answer."""
+        return bool(self._by_target)
+
+    def blocked(self, target: str, now_s: float) -> str | None:
+        """Why this target must be left alone now; None: it may be tried."""
+        classes = self._by_target.get(target)
+        if not classes:
+            return None
+        for fault, breaker in classes.items():
+            if breaker.opened and (now_s < breaker.open_until_s or breaker.probing):
+                wait_s = max(0.0, breaker.open_until_s - now_s)
+                return f"breaker_open: {fault.value}, next try in {wait_s:.0f} s"
+        return None
+
+    def retry_after_s(self, target: str, now_s: float) -> float | None:
+        """Seconds until the next probe is allowed; None: not blocked."""
+        classes = self._by_target.get(target, {})
+        waits = [b.open_until_s - now_s for b in classes.values() if b.opened]
+        return max(0.0, *waits, 0.0) if waits else None
+
+    def start(self, target: str) -> None:
+        """An attempt begins: in half-open state it is the one probe."""
+        if not self._by_target:
+            return
+        for breaker in self._by_target.get(target, {}).values():
+            if breaker.opened:
+                breaker.probing = True
+
+    def success(self, target: str) -> None:
+        self._by_target.pop(target, None)
+
+    def failure(
+        self, target: str, fault: Fault, now_s: float, *, local: bool, retry_after_s: float | None
+    ) -> None:
+        classes = self._by_target.get(target)
+        if classes:
+            for breaker in classes.values():
+                breaker.probing = False
+        if fault in INNOCENT or (local and fault in CREDENTIAL):
+            return
+        breaker = self._by_target.setdefault(target, {}).setdefault(fault, _Breaker())
+        breaker.failures += 1
+        at_once = fault in CREDENTIAL or breaker.opened
+        if not at_once and breaker.failures < self.policy.failures:
+            return
+        pause_s = self.policy.open_s * 2**breaker.opened
+        if retry_after_s is not None:
+            pause_s = max(pause_s, retry_after_s)
+        breaker.opened += 1
+        breaker.open_until_s = now_s + min(pause_s, self.policy.max_open_s)
+
+    def states(self, now_s: float) -> dict[str, dict[str, str]]:
+        """target -> class -> `open`, `half_open` or `counting`, for metrics and doctor."""
+        return {
+            target: {f.value: _state(b, now_s) for f, b in classes.items()}
+            for target, classes in self._by_target.items()
+        }
+
+
+def _state(breaker: _Breaker, now_s: float) -> str:
+    if not breaker.opened:
+        return "counting"
+    return "open" if now_s < breaker.open_until_s else "half_open"
+
+
+class RetryBudget:
+    """N clients × M attempts stay bounded: extra attempts are a share of first ones (C52)."""
+
+    def __init__(self, *, ratio: float, cap: float) -> None:
+        self.ratio = ratio
+        """Extra attempts that each first attempt earns."""
+        self.cap = cap
+        """Extra attempts that can be saved up."""
+        self._tokens = cap
+
+    def first(self) -> None:
+        if self._tokens < self.cap:
+            self._tokens = min(self.cap, self._tokens + self.ratio)
+
+    def spend(self) -> bool:
+        """Whether one more attempt is allowed; takes it if so."""
+        if self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True

@@ -1,0 +1,471 @@
+"""The worker's half of a call that outlives calls: state, limits, clocks, the journal.
+
+`serve` takes bytes in a wire format and a `Reply`, decides, and starts a `ServedCall`. The same
+`decide` answers `/v1/route` and `locavore route` (C111).
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from locavore.core.access import Grant
+from locavore.core.backend import Backend, Capability
+from locavore.core.decision import Decision
+from locavore.core.errors import LocavoreError, NoCandidate, StoreError
+from locavore.core.outcome import CallRecord
+from locavore.core.policy import Require
+from locavore.core.ports import Engine, Headers, Journal, Timeouts
+from locavore.core.request import Request
+from locavore.ledger.budgets import Authorizer, Refusal, Reservation
+from locavore.privacy.sessions import SessionLabels, carried, remember, session_key
+from locavore.routing.decide import refusal
+from locavore.routing.estimators.promised import fingerprint_of
+from locavore.routing.router import Router
+from locavore.routing.rules import NO_LIMIT
+from locavore.serving import replying, spending
+from locavore.serving.admission import Admission
+from locavore.serving.call import Reply, ServedCall
+from locavore.serving.health import Breakers, RetryBudget
+from locavore.serving.outgoing import Ways
+from locavore.serving.snapshot import Snapshot, Target
+from locavore.wire.formats import FORMATS
+
+TICK_S = 1.0
+_NO_LABELS: frozenset[str] = frozenset()
+_ALL_THERE: Mapping[str, str] = {}
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True):
+    """What came beside the body."""
+
+    grant: Grant | None = None
+    """What the caller's key allows; None: no key was asked for."""
+    labels: frozenset[str] = frozenset()
+    session: str | None = None
+    no_fallback: bool = False
+    headers: Headers = ()
+    """Headers to send upstream, already chosen from an allow-list."""
+
+
+PLAIN = Envelope()
+"""What most calls bring beside the body: nothing that matters."""
+
+
+class Arrival(msgspec.Struct, frozen=True):
+    """A call that was read and not yet decided."""
+
+    id: str
+    request: Request
+    reply: Reply
+    envelope: Envelope
+    started_s: float
+    started_mono_s: float
+
+
+class State:
+    """One snapshot, ready to serve. A call keeps the state it began with."""
+
+    def __init__(self, snapshot: Snapshot, engine: Callable[[Target], Engine]) -> None:
+        self.snapshot = snapshot
+        self._engine_of = engine
+        self.router = Router(
+            snapshot.policy,
+            snapshot.backends,
+            wildcards={w.prefix: w.template for w in snapshot.wildcards},
+            only_named=snapshot.named,
+            promises=snapshot.promised(),
+        )
+        self.baseline = self.router.baseline
+        self.ways = Ways()
+        self._engines: dict[str, Engine] = {}
+        self._timeouts: dict[str, Timeouts] = {}
+        self.reply_heads: dict[tuple[str, str, bytes], bytes] = {}
+        """Header lines of answers that depend on format, backend and content type only."""
+
+    def engine(self, target: Target) -> Engine:
+        """The engine of a target, looked up by name: hashing a target costs a microsecond."""
+        engine = self._engines.get(target.name)
+        if engine is None:
+            engine = self._engines[target.name] = self._engine_of(target)
+        return engine
+
+    def remember_head(self, key: tuple[str, str, bytes], head: bytes) -> None:
+        """Bounded: clients invent names behind a wildcard."""
+        if len(self.reply_heads) >= 1024:
+            self.reply_heads.clear()
+        self.reply_heads[key] = head
+
+    def timeouts_for(self, target: Target) -> Timeouts:
+        if target.first_byte_s is None:
+            return self.snapshot.timeouts
+        made = self._timeouts.get(target.name)
+        if made is None:
+            made = msgspec.structs.replace(self.snapshot.timeouts, first_byte_s=target.first_byte_s)
+            self._timeouts[target.name] = made
+        return made
+
+    def models(self) -> list[dict[str, object]]:
+        """Entries of `/v1/models`: what a client may name."""
+        known = self.router.names.by_id
+        return [_entry(name, known.get(name)) for name in self.router.names.listed()]
+
+
+def _entry(name: str, backend: Backend | None) -> dict[str, object]:
+    entry: dict[str, object] = {
+        "id": name,
+        "object": "model",
+        "created": 0,
+        "owned_by": backend.provider if backend else "locavore",
+    }
+    if backend is not None:
+        entry["place"] = backend.place.label
+        entry["context_length"] = backend.context_tokens
+        entry["capabilities"] = sorted(backend.capabilities)
+        entry["fingerprint"] = fingerprint_of(backend)
+        if backend.weights_sha256:
+            entry["weights_sha256"] = backend.weights_sha256
+        if backend.is_test:
+            entry["test_model"] = True
+            entry["description"] = "built-in test model: answers one fixed sentence"
+    return entry
+
+
+class Pipeline:
+    """One per worker."""
+
+    def __init__(
+        self,
+        state: State,
+        journal: Journal,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        limits: Authorizer | None = None,
+        sessions: SessionLabels,
+        resolve: Callable[[str], "asyncio.Future[Backend | None]"],
+        workers: int = 1,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`resolve` tells what is known of a model that only a provider's wildcard covers."""
+        self.journal = journal
+        self.sessions = sessions
+        self._resolve = resolve
+        self.clock = clock
+        self.mono = time.monotonic
+        self._loop = loop
+        self._ids = os.urandom(6).hex()
+        self._count = 0
+        self.closed = False
+        self._active: set[ServedCall] = set()
+        self.used: set[str] = set()
+        """Backends that have served a call here."""
+        self.store_error: StoreError | None = None
+        """The last failure of the journal; readiness tells it."""
+        snapshot = state.snapshot
+        self.breakers = Breakers(snapshot.breaker)
+        self.budget = RetryBudget(
+            ratio=snapshot.retry.budget_ratio, cap=snapshot.retry.budget_reserve
+        )
+        self.admission = Admission(
+            max_inflight=snapshot.limits.max_inflight,
+            max_queue=snapshot.limits.max_queue,
+            workers=workers,
+        )
+        self.load(state, limits)
+        self._ticking = loop.call_later(TICK_S, self._tick)
+
+    def load(self, state: State, limits: Authorizer | None) -> None:
+        """Serve new calls from this state. Those in flight keep theirs (C59)."""
+        self.state = state
+        self.limits = limits
+        snapshot = state.snapshot
+        self.breakers.policy = snapshot.breaker
+        self.budget.ratio = snapshot.retry.budget_ratio
+        self.budget.cap = snapshot.retry.budget_reserve
+        self.admission.max_inflight = snapshot.limits.max_inflight
+        self.admission.max_queue = snapshot.limits.max_queue
+
+    # -- calls --------------------------------------------------------------------------------
+
+    def serve(self, request_format: str, body: bytes, reply: Reply, envelope: Envelope) -> None:
+        """Answer one call, now or later; every outcome goes to `reply` and the journal."""
+        started_s, started_mono_s = self.clock(), self.mono()
+        id_ = self._id_at(started_s)
+        try:
+            request = FORMATS[request_format].request(body)
+            if envelope is not PLAIN:
+                request = sealed(request, envelope)
+        except LocavoreError as error:
+            reply.respond(*replying.error_for(request_format, error, id_))
+            return
+        arrival = Arrival(id_, request, reply, envelope, started_s, started_mono_s)
+        unlearned = self.state.router.unlearned(request.model)
+        if unlearned is not None:
+            asked = self._resolve(unlearned)
+            asked.add_done_callback(lambda found: self._learned(found, arrival))
+            return
+        self._begin(arrival)
+
+    def _learned(self, found: "asyncio.Future[Backend | None]", arrival: Arrival) -> None:
+        if not found.cancelled() and (backend := found.result()) is not None:
+            self.state.router.learn(backend)
+        self._begin(arrival)
+
+    def _begin(self, arrival: Arrival) -> None:
+        request, reply, state = arrival.request, arrival.reply, self.state
+        try:
+            if request.session is not None:
+                self._bind_session(request, request.session)
+            self.journal.ensure_room()
+            self.admission.begin()
+        except LocavoreError as error:
+            reply.respond(*replying.error_for(request.format, error, arrival.id))
+            return
+        try:
+            if self.limits is None:
+                decision, plan = self._decided(arrival, state)
+                reservation = None
+            else:
+                decision, plan, reservation = self._authorized(arrival, state, self.limits)
+        except LocavoreError as error:
+            self.admission.end()
+            self._refused(error, arrival)
+            reply.respond(*replying.error_for(request.format, error, arrival.id))
+            return
+        if request.format == "anthropic_count_tokens" and not plan[0].can(Capability.COUNT_TOKENS):
+            self.admission.end()
+            self._release(reservation)
+            reply.respond(*replying.counted(decision, arrival.id))
+            return
+        call = ServedCall(self, state, arrival, decision, plan, reservation)
+        self._active.add(call)
+        call.begin()
+
+    def _authorized(
+        self, arrival: Arrival, state: State, limits: Authorizer
+    ) -> tuple[Decision, tuple[Backend, ...], Reservation | None]:
+        """Decide, and set aside the worst case of what was decided. A nearly spent budget
+        narrows the choice to what it still pays for; then it refuses."""
+        decision, plan = self._decided(arrival, state)
+        request, grant = arrival.request, arrival.envelope.grant
+        made = spending.reserve(limits, request, grant, decision, plan)
+        if isinstance(made, Reservation):
+            return decision, plan, made
+        if made.quota.unit == "usd" and made.left > 0:
+            decision, plan = self._narrowed(arrival, state, made)
+            again = spending.reserve(limits, request, grant, decision, plan)
+            if isinstance(again, Reservation):
+                return decision, plan, again
+        raise made.error()
+
+    def _narrowed(
+        self, arrival: Arrival, state: State, short: Refusal
+    ) -> tuple[Decision, tuple[Backend, ...]]:
+        """What the rest of a budget still pays for, and nothing behind it that it does not."""
+        try:
+            return self._decided(
+                arrival, state, limits=Require(max_cost_usd=short.left), fallbacks=False
+            )
+        except NoCandidate:
+            raise short.error() from None
+
+    def _release(self, reservation: Reservation | None) -> None:
+        if reservation is not None and self.limits is not None:
+            self.limits.release(reservation)
+
+    def _bind_session(self, request: Request, name: str) -> None:
+        """A call that is refused has labelled its session all the same: the turn after it
+        repeats its text (C92)."""
+        if not request.labels:
+            return
+        session = session_key(request.key_name, name)
+        remember(self.sessions, session, request.labels & self.state.snapshot.policy.labels)
+
+    def _decided(
+        self,
+        arrival: Arrival,
+        state: State,
+        *,
+        limits: Require = NO_LIMIT,
+        fallbacks: bool = True,
+    ) -> tuple[Decision, tuple[Backend, ...]]:
+        """(decision, chosen backend and fallbacks). Session labels are kept before anything
+        is sent: a call that fails half-way has labelled its session all the same."""
+        request = arrival.request
+        session = None
+        if request.session is not None:
+            session = session_key(request.key_name, request.session)
+        decision = self._decide(
+            request,
+            arrival.id,
+            state,
+            session=session,
+            limits=limits,
+            fallbacks=fallbacks and not arrival.envelope.no_fallback,
+        )
+        if session is not None:
+            remember(self.sessions, session, decision.facts.labels)
+        if decision.chosen is None:
+            raise self._refusal(decision, state)
+        backend_of = state.router.backend
+        if not decision.fallbacks:
+            return decision, (backend_of(decision.chosen),)
+        return decision, tuple(map(backend_of, (decision.chosen, *decision.fallbacks)))
+
+    def _decide(
+        self,
+        request: Request,
+        id_: str,
+        state: State,
+        *,
+        session: str | None,
+        limits: Require = NO_LIMIT,
+        fallbacks: bool = True,
+    ) -> Decision:
+        return state.router.decide(
+            request,
+            decision_id=id_,
+            ask=FORMATS[request.format].ask,
+            session_labels=_NO_LABELS if session is None else carried(self.sessions, session),
+            unavailable=self._unavailable(state) if self.breakers.any_open else _ALL_THERE,
+            limits=limits,
+            fallbacks=fallbacks,
+        )
+
+    async def decide(self, request: Request) -> Decision:
+        """The decision for a request that is not served (`/v1/route`). Nothing is kept of it."""
+        state = self.state
+        unlearned = state.router.unlearned(request.model)
+        if unlearned is not None and (backend := await self._resolve(unlearned)) is not None:
+            state.router.learn(backend)
+        session = None
+        if request.session is not None:
+            session = session_key(request.key_name, request.session)
+        return self._decide(request, self.next_id(), state, session=session)
+
+    def reset_session(self, grant: Grant | None, session: str) -> None:
+        """Raises StoreError."""
+        self.sessions.reset(session_key(grant.name if grant else None, session))
+
+    def _refusal(self, decision: Decision, state: State) -> NoCandidate:
+        """With the time until a breaker lets a probe through, where that is all it waits for."""
+        error = refusal(decision)
+        if error.status == 503:
+            known = state.router.names.by_id
+            asked = [known[c.id] for c in decision.considered if c.id in known]
+            targets = map(state.snapshot.target_for, asked)
+            named = {t.name for t in targets if t is not None}
+            waits = [self.breakers.retry_after_s(name, self.mono()) for name in named]
+            error.retry_after_s = min((w for w in waits if w is not None), default=None)
+        return error
+
+    def _refused(self, error: LocavoreError, arrival: Arrival) -> None:
+        """A call that no backend may serve is a decision too, and is kept (C55)."""
+        if not isinstance(error, NoCandidate) or error.decision is None:
+            return  # nothing was decided: a bad name, a bad label, a budget that is used up
+        request = arrival.request
+        record = CallRecord(
+            id=arrival.id,
+            format=request.format,
+            stream=request.stream,
+            started_s=arrival.started_s,
+            duration_s=self.mono() - arrival.started_mono_s,
+            outcome="refused",
+            status=error.status,
+            decision=error.decision,
+            key_name=request.key_name,
+            session=request.session,
+            user=request.user,
+            tenant=_tenant(arrival.envelope.grant),
+            team=_team(arrival.envelope.grant),
+        )
+        try:
+            self.journal.append(record)
+        except StoreError as failure:
+            self.store_failed(failure)
+
+    def _unavailable(self, state: State) -> Mapping[str, str]:
+        """backend id -> why it must be left alone now (open breakers)."""
+        now_s = self.mono()
+        blocked: dict[str, str] = {}
+        for backend in state.router.names.by_id.values():
+            target = state.snapshot.target_for(backend)
+            reason = self.breakers.blocked(target.name, now_s) if target else None
+            if reason is not None:
+                blocked[backend.id] = reason
+        return blocked
+
+    def next_id(self) -> str:
+        return self._id_at(self.clock())
+
+    def _id_at(self, now_s: float) -> str:
+        """Unique, and ordered by time so that the ledger's index grows at its end."""
+        self._count += 1
+        return f"{int(now_s * 1000):011x}-{self._ids}-{self._count:x}"
+
+    # -- what calls need ----------------------------------------------------------------------
+
+    def finished(self, call: ServedCall) -> None:
+        active = self._active
+        if call in active:
+            active.remove(call)
+            self.admission.end()
+
+    def call_later(self, seconds: float, action: Callable[[], None]) -> asyncio.TimerHandle:
+        return self._loop.call_later(seconds, action)
+
+    def problems(self) -> list[str]:
+        """Why a call could not be served now; empty: ready."""
+        found = []
+        if self.store_error is not None:
+            found.append(self.store_error.message)
+        state = self.state
+        unavailable = self._unavailable(state)
+        known = [*state.snapshot.backends, *state.snapshot.named]
+        if not known and not state.snapshot.wildcards:
+            found.append("no backend is configured or found")
+        elif known and all(b.id in unavailable for b in known):
+            found.append("every backend is unavailable: " + "; ".join(unavailable.values()))
+        return found
+
+    def store_failed(self, error: StoreError) -> None:
+        self.store_error = error
+
+    @property
+    def inflight(self) -> int:
+        return len(self._active)
+
+    def _tick(self) -> None:
+        now_s = self.mono()
+        for call in tuple(self._active):
+            call.tick(now_s)
+        if self.limits is not None:
+            self.limits.tick()
+        self._ticking = self._loop.call_later(TICK_S, self._tick)
+
+    def close(self) -> None:
+        self.closed = True
+        self._ticking.cancel()
+
+
+def sealed(request: Request, envelope: Envelope) -> Request:
+    """The request with what its envelope adds."""
+    labels, session = envelope.labels, envelope.session
+    if not labels and session is None and envelope.grant is None:
+        return request
+    return msgspec.structs.replace(
+        request,
+        labels=request.labels | labels,
+        session=session or request.session,
+        key_name=envelope.grant.name if envelope.grant else None,
+    )
+
+
+def _tenant(grant: Grant | None) -> str | None:
+    return (grant.tenant or None) if grant else None
+
+
+def _team(grant: Grant | None) -> str | None:
+    return (grant.team or None) if grant else None

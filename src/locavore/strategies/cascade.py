@@ -1,0 +1,126 @@
+"""Answer locally, look at the answer, escalate when it does not hold.
+
+`cascade` is a generator without I/O: it yields the calls it wants and is sent their answers, so
+the serving pipeline, a command and a test drive the same logic each in their own way.
+"""
+
+from collections.abc import Callable, Generator
+from decimal import Decimal
+from typing import Literal
+
+import msgspec
+
+from locavore.routing.estimators.signals import Signals
+from locavore.strategies.looking import Answer, Contract, signals_of
+
+Purpose = Literal["answer", "sample", "escalation"]
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """A call the strategy wants made."""
+
+    backend: str
+    purpose: Purpose
+    deadline_s: float | None = None
+    """After this the driver cancels the call and sends an `Answer` that failed with `late`."""
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """One request's cascade."""
+
+    local: str
+    cloud: str | None
+    """None: nothing may leave the house, so nothing is escalated."""
+    contract: Contract = Contract()
+    samples: tuple[str, ...] = ()
+    """Backends asked for another answer when the first is in doubt (may repeat the local one)."""
+    hold_s: float | None = None
+    """How long the user may be kept waiting for the local answer and its check; None: any time."""
+    doubt: tuple[float, float] = (0.0, 1.0)
+    """P(good) below the first goes to the cloud at once, from the second on stays local at once."""
+
+
+class Served(msgspec.Struct, frozen=True, kw_only=True):
+    """What the user gets, and the evidence the attempt left behind."""
+
+    answer: Answer
+    escalated: bool
+    reason: str
+    """`kept`, `no_cloud`, `cloud_failed`, `doubtful`, or the faults of the local answer."""
+    signals: Signals
+    good: float | None
+    """P(the local answer is good enough) when it was decided; None: it had a fault."""
+    attempts: tuple[Answer, ...]
+    """Every call made, in order; all of them are paid for."""
+
+
+Keeps = Callable[[Signals], tuple[bool, float]]
+"""The promise: signals -> (may stay local, P(good))."""
+
+
+def cascade(plan: Plan, keeps: Keeps) -> Generator[Ask, Answer, Served]:
+    """Serve one request. Send each `Ask`'s answer; the return value is what to serve.
+
+    A failed cloud call falls back to the local answer unless that one had a fault itself.
+    """
+    local = yield Ask(backend=plan.local, purpose="answer", deadline_s=plan.hold_s)
+    attempts = [local]
+    signals, wrong = signals_of(local, plan.contract)
+    stays, good = (False, None) if wrong else keeps(signals)
+    if good is not None and plan.samples and plan.doubt[0] <= good < plan.doubt[1]:
+        others = yield from _samples(plan, local.seconds)
+        attempts += others
+        signals, wrong = signals_of(local, plan.contract, others)
+        stays, good = keeps(signals)
+    if stays or plan.cloud is None:
+        reason = "kept" if stays else "no_cloud"
+        return _served(local, False, reason, signals, good, attempts)
+    reason = ", ".join(wrong) or "doubtful"
+    cloud = yield Ask(backend=plan.cloud, purpose="escalation")
+    attempts.append(cloud)
+    if cloud.failed and not wrong:
+        return _served(local, False, "cloud_failed", signals, good, attempts)
+    return _served(cloud, True, reason, signals, good, attempts)
+
+
+def _samples(plan: Plan, spent_s: float) -> Generator[Ask, Answer, list[Answer]]:
+    found: list[Answer] = []
+    for backend in plan.samples:
+        left = None if plan.hold_s is None else plan.hold_s - spent_s
+        if left is not None and left <= 0:
+            break
+        answer = yield Ask(backend=backend, purpose="sample", deadline_s=left)
+        spent_s += answer.seconds
+        if answer.failed != "late":
+            found.append(answer)
+    return found
+
+
+def _served(
+    answer: Answer,
+    escalated: bool,
+    reason: str,
+    signals: Signals,
+    good: float | None,
+    attempts: list[Answer],
+) -> Served:
+    return Served(
+        answer=answer,
+        escalated=escalated,
+        reason=reason,
+        signals=signals,
+        good=good,
+        attempts=tuple(attempts),
+    )
+
+
+def expected_cost_usd(
+    stays: float, local_usd: Decimal, cloud_usd: Decimal, samples: int = 0
+) -> Decimal:
+    """Of a cascade whose answer stays local with probability `stays`: attempt and escalation."""
+    return local_usd * (1 + samples) + Decimal(str(round(1 - stays, 6))) * cloud_usd
+
+
+def worth_trying(stays: float, local_usd: Decimal, cloud_usd: Decimal, samples: int = 0) -> bool:
+    """Whether the attempt is expected to cost less than asking the cloud straight away."""
+    return expected_cost_usd(stays, local_usd, cloud_usd, samples) < cloud_usd

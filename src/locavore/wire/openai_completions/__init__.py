@@ -1,0 +1,1 @@
+"""OpenAI completions: `POST /v1/completions`."""

@@ -1,0 +1,1 @@
+"""OpenAI responses: `POST /v1/responses`, without stored state."""

@@ -1,0 +1,1 @@
+"""The shape of the tree, the pages and the command line."""

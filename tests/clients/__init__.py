@@ -1,0 +1,5 @@
+"""Real clients before the gateway."""
+
+import pytest
+
+pytest.register_assert_rewrite("tests.clients.sides")

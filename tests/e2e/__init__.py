@@ -1,0 +1,1 @@
+"""The gateway as a process, started and stopped as a user does it."""
