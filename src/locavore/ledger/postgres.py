@@ -10,6 +10,7 @@ from typing import Any
 
 from locavore.core.errors import StoreError
 from locavore.ledger.migrations import steps
+from locavore.ledger.sqlite import transaction
 
 CONNECT_S = 5
 STATEMENT_MS = 30_000
@@ -86,7 +87,8 @@ class PostgresStore:
             self._db.close()
 
     def _migrate(self) -> None:
-        self.execute("CREATE TABLE IF NOT EXISTS schema_version (n BIGINT NOT NULL)")
+        with transaction(self):  # IF NOT EXISTS alone fails when two create it at once
+            self.execute("CREATE TABLE IF NOT EXISTS schema_version (n BIGINT NOT NULL)")
         known = steps()
         if self._version() > known[-1][0]:
             raise StoreError(
@@ -102,16 +104,10 @@ class PostgresStore:
         return int(row[0])
 
     def _apply(self, number: int, sql: str) -> None:
-        self.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(self):
             if number > self._version():  # another gateway may have been faster
                 self.execute(sql)
                 self.execute("INSERT INTO schema_version VALUES (?)", (number,))
-            self.execute("COMMIT")
-        except BaseException:
-            if self.in_transaction:
-                self.execute("ROLLBACK")
-            raise
 
 
 def _in_dialect(sql: str) -> str:
