@@ -41,6 +41,7 @@ from locavore.serving.health import CREDENTIAL
 from locavore.serving.outgoing import Outgoing
 from locavore.serving.record import AttemptLog, call_record, estimated_usage, total_cost
 from locavore.serving.truncation import truncated_by
+from locavore.serving.watching import Copying
 from locavore.wire.faults import from_failure
 from locavore.wire.formats import FORMATS
 
@@ -106,6 +107,7 @@ class ServedCall:
         "_stream",
         "_target",
         "_tries",
+        "_watched",
         "backend",
         "decision",
         "events",
@@ -161,10 +163,14 @@ class ServedCall:
         self._ok = False
         self._collecting = True
         self._headers: Headers = ()
+        self._watched: Copying | None = None
 
     # -- attempts -----------------------------------------------------------------------------
 
     def begin(self) -> None:
+        watcher = self._pipeline.watcher
+        if watcher is not None and watcher.wants(self.request, self.decision):
+            self._reply = self._watched = Copying(self._reply, self.request)
         self._reply.listener = self
         self._pipeline.budget.first()
         if self._reservation is not None and self._limits is not None:
@@ -523,6 +529,8 @@ class ServedCall:
         except StoreError as error:
             pipeline.store_failed(error)
             return error if self._state.snapshot.store_failure == "closed" else None
+        if self._watched is not None and outcome == "served":
+            pipeline.tell(self._watched, record, self._state)
         return None
 
     def _drop_call(self) -> None:

@@ -31,6 +31,7 @@ from locavore.serving.call import Reply, ServedCall
 from locavore.serving.health import Breakers, RetryBudget
 from locavore.serving.outgoing import Ways
 from locavore.serving.snapshot import Snapshot, Target
+from locavore.serving.watching import Copying, Watcher
 from locavore.wire.formats import FORMATS
 
 TICK_S = 1.0
@@ -161,6 +162,8 @@ class Pipeline:
         self._active: set[ServedCall] = set()
         self.used: set[str] = set()
         """Backends that have served a call here."""
+        self.watcher: Watcher | None = None
+        """Who learns of served calls, beside their path; set once, before the first call."""
         self.store_error: StoreError | None = None
         """The last failure of the journal; readiness tells it."""
         snapshot = state.snapshot
@@ -429,6 +432,11 @@ class Pipeline:
         elif known and all(b.id in unavailable for b in known):
             found.append("every backend is unavailable: " + "; ".join(unavailable.values()))
         return found
+
+    def tell(self, watched: Copying, record: CallRecord, state: State) -> None:
+        """Once the last byte is on its way; a watcher that fails harms no client."""
+        if self.watcher is not None:
+            self._loop.call_soon(watched.tell, self.watcher, record, state)
 
     def store_failed(self, error: StoreError) -> None:
         self.store_error = error
