@@ -24,6 +24,7 @@ from locavore.config.schema import (
     BackendTable,
     DiscoverTable,
     EngineTable,
+    ExploreTable,
     File,
     LedgerTable,
     PriceTable,
@@ -63,6 +64,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[str, ...] | None
     discover: DiscoverTable
     engine: EngineTable
+    explore: ExploreTable
     timeouts: Timeouts
     retry: RetryPolicy
     breaker: BreakerPolicy
@@ -113,6 +115,7 @@ def load(
         models=file.models,
         discover=_discover(file.discover, given),
         engine=file.engine,
+        explore=file.explore,
         timeouts=Timeouts(**msgspec.structs.asdict(file.timeouts)),
         retry=RetryPolicy(**msgspec.structs.asdict(file.retry)),
         breaker=BreakerPolicy(**msgspec.structs.asdict(file.breaker)),

@@ -23,6 +23,7 @@ def policy_of(file: File) -> Policy:
         max_fallbacks=file.max_fallbacks,
         fallbacks=dict(file.fallback),
         patience_s=file.patience_s,
+        explore_share=file.explore.share,
     )
     return versioned(policy)
 

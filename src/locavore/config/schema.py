@@ -311,6 +311,27 @@ class LedgerTable(Table, frozen=True):
     ] = None
 
 
+class ExploreTable(Table, frozen=True):
+    """How a promise is watched: a share of the calls is answered by the other model, too."""
+
+    share: Annotated[
+        float,
+        Meta(description="of the `auto` calls under a promise; 0: nothing is watched", ge=0, le=1),
+    ] = 0.02
+    keep_answers_s: Annotated[
+        float,
+        Meta(
+            description="how long that other answer is kept for your application to judge, as a "
+            "file under home; 0: never written",
+            ge=0,
+        ),
+    ] = 0.0
+    keep_labels: Annotated[
+        tuple[str, ...],
+        Meta(description="labels whose calls' answers may be kept; default: of none"),
+    ] = ()
+
+
 class File(Table, frozen=True):
     """The whole file."""
 
@@ -363,6 +384,7 @@ class File(Table, frozen=True):
         tuple[BudgetTable, ...], Meta(description="budgets in dollars and rate limits")
     ] = ()
     ledger: Annotated[LedgerTable, Meta(description="books and limits")] = LedgerTable()
+    explore: Annotated[ExploreTable, Meta(description="how a promise is watched")] = ExploreTable()
     alias: Annotated[
         dict[Text, Text],
         Meta(description="name -> backend id, `auto`, `local`, `cloud` or another alias"),

@@ -52,6 +52,19 @@ class Considered(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     ttft_s: Estimate | None = None
 
 
+class Explored(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """A call that the other model of a promised pair answers too, in the background.
+
+    Whichever of the two served the client, the other one is asked (`serving.shadow`).
+    """
+
+    local: str
+    """Backend id."""
+    cloud: str
+    promise: str
+    """Which promise is watched: `routing.estimators.promised.Entry.id`."""
+
+
 class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A replayable choice: a pure function of request, facts, candidates and policy."""
 
@@ -74,4 +87,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc
     """What the forecast says the baseline would have cost."""
     policy_version: str = ""
     propensity: float = 1.0
+    """Probability of what was decided: the explored share when `explored`, one less it when the
+    draw said no, 1 where nothing was drawn."""
+    explored: Explored | None = None
     certificates: tuple[str, ...] = ()

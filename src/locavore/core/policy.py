@@ -67,6 +67,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """backend id -> ids tried after it when a client names it; without, a named id has none."""
     patience_s: float = 60.0
     """Virtual names prefer a backend whose forecast time to first token is within this."""
+    explore_share: float = 0.02
+    """Of the `auto` calls under a promise: how many the other model answers too, unseen."""
     version: str = ""
     """Hash of the policy's content; goes into every decision."""
 
