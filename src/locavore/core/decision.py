@@ -28,12 +28,54 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
     backend: Backend
     strategy: str = "direct"
+    """`direct`, or `cascade`: answer here, look at the answer, escalate when it does not hold."""
+    cloud: Backend | None = None
+    """Where a cascade escalates to."""
 
     @property
     def id(self) -> str:
         if self.strategy == "direct":
             return self.backend.id
         return f"{self.strategy}:{self.backend.id}"
+
+
+class Promised(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """What a promise says of one call on one pair of models."""
+
+    cloud: str
+    """Backend id that quality is measured against."""
+    stage: str
+    """`pre`: by the request alone; `post`: once the local answer has been looked at."""
+    keeps: bool | None
+    """Whether the call may stay local; None: only the answer can tell."""
+    gain: Estimate | None = None
+    """Expected score of the local answer minus the cloud's, in [-1, 1], before any answer."""
+    threshold: float | None = None
+    """Gains from here on stay local; None: none does."""
+    stays: Estimate | None = None
+    """P(the answer stays local) of a cascade, before it is tried."""
+    basis: str
+    """`labels`: with confidence, whatever the workload; `evidence`: with confidence over workloads
+    like those that were shipped; `none`: nothing is promised."""
+    labels: int
+    """Labelled calls it rests on."""
+    target: float
+    """Promised share of the cloud model's quality."""
+    confidence: float
+    missing: str = ""
+    """What would be needed to promise more."""
+
+
+class Charges(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """What an expected cost is made of, in US dollars: the sum is `Considered.cost_usd`."""
+
+    answer_usd: Decimal
+    """One answer by this backend, nothing of the prompt cached."""
+    retries_usd: Decimal = Decimal(0)
+    escalation_usd: Decimal = Decimal(0)
+    """A cascade's: P(escalation) × the cloud's expected cost."""
+    cached_usd: Decimal = Decimal(0)
+    """Negative: discount for the prompt that this backend's cache still holds."""
 
 
 class Considered(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -50,6 +92,34 @@ class Considered(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     quality: Estimate | None = None
     """Relative to the baseline on the task class."""
     ttft_s: Estimate | None = None
+    """Until the first byte of the answer that is served; a cascade's includes the attempt."""
+    charges: Charges | None = None
+    """None: the cost is one plain answer."""
+    promise: Promised | None = None
+
+
+class CascadePlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """How `chosen = "cascade:<local>"` is served."""
+
+    local: str
+    """Backend id that answers first."""
+    cloud: str
+    """Backend id that answers when the local answer does not hold."""
+    hold_s: float
+    """Longest the client may be kept waiting for the local answer and the look at it."""
+
+
+class Given(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """State beyond request and policy that a decision used; with it a replay decides the same."""
+
+    unavailable: dict[str, str] = {}
+    """backend id -> why it could not be reached."""
+    failure_rates: dict[str, float] = {}
+    """backend id -> share of tries that failed lately."""
+    home: str | None = None
+    """Backend id that served this conversation before."""
+    cached_tokens: int = 0
+    """Prompt tokens that its cache is taken to hold."""
 
 
 class Explored(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -74,8 +144,9 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc
     resolved: str
     """How the name was read: `backend`, `alias`, `auto`, `local`, `cloud` or `bare`."""
     chosen: str | None
-    """Candidate id; None: nothing is allowed."""
+    """Candidate id: a backend's, or `cascade:` and a backend's; None: nothing is allowed."""
     fallbacks: tuple[str, ...] = ()
+    """Backend ids tried in turn when what was chosen fails; of a cascade, after both its models."""
     considered: tuple[Considered, ...] = ()
     facts: Facts
     stage: str
@@ -90,4 +161,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc
     """Probability of what was decided: the explored share when `explored`, one less it when the
     draw said no, 1 where nothing was drawn."""
     explored: Explored | None = None
+    cascade: CascadePlan | None = None
+    """Set exactly when `chosen` is a cascade."""
+    given: Given | None = None
+    """None: nothing but request and policy was used."""
     certificates: tuple[str, ...] = ()

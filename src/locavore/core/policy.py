@@ -50,6 +50,25 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     set_labels: frozenset[str] = frozenset()
 
 
+class Routing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How the objective weighs what a choice really costs, and how promises are used."""
+
+    cascade: bool = False
+    """Look at a local answer before it is served, where a promise covers that."""
+    hold_s: float = 30.0
+    """Longest wait for a local answer and the look at it, when the client waits for a whole one."""
+    stream_hold_s: float = 0.0
+    """The same for a streaming client; 0: streams are never held back."""
+    least_stay: float = 0.1
+    """A cascade is not tried when its answer is less likely than this to stay local."""
+    switch: Literal["saving", "never"] = "saving"
+    """Whether a conversation changes its model: when the saving exceeds what is lost, or never."""
+    cache_s: float = 300.0
+    """For so long a provider is taken to keep a conversation's prompt in its cache."""
+    failure_rate: float = 0.0
+    """Share of tries that fail, of a backend that has not failed lately."""
+
+
 class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     posture: Posture = "local_first"
     stage: Stage = "observe"
@@ -69,6 +88,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Virtual names prefer a backend whose forecast time to first token is within this."""
     explore_share: float = 0.02
     """Of the `auto` calls under a promise: how many the other model answers too, unseen."""
+    routing: Routing = Routing()
     version: str = ""
     """Hash of the policy's content; goes into every decision."""
 
