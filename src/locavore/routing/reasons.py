@@ -29,6 +29,7 @@ NOTES: dict[str, str] = {
     "quality_unknown": "no benchmark of it for this task",
     "promise_kept": "calibration promised that calls like this one may stay with it",
     "promise_not_kept": "its promise does not reach calls like this one",
+    "promise_withdrawn": "the promise was broken: only a new `locavore calibrate` restores one",
     "below_floor": "its quality on this task is under the posture's floor",
     "slow": "its forecast time to first token is longer than the patience configured",
     "cost_unknown": "it has no known price, so it cannot be the cheapest",

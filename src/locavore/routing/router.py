@@ -15,6 +15,7 @@ from locavore.core.policy import Policy, Require
 from locavore.core.request import Request
 from locavore.routing.decide import Call, Latency, choose
 from locavore.routing.estimators.promised import Promises
+from locavore.routing.explore import explore
 from locavore.routing.facts import measure
 from locavore.routing.latency import forecast_ttft_s
 from locavore.routing.names import Names, Resolved
@@ -134,11 +135,15 @@ class Router:
         facts = measure(request, self.policy, ask=words, session_labels=session_labels)
         call = Call(decision_id, unavailable or _ALL_THERE, limits, fallbacks)
         found = self._survey(route, request, facts, call)
-        if self.promises and words is not None and self.baseline is not None:
-            found = self.promises.applied(found, words, facts.task, self.baseline.id)
-        return choose(
+        promises = self.promises if words is not None else None
+        if promises and words is not None and self.baseline is not None:
+            found = promises.applied(found, words, facts.task, self.baseline.id)
+        decision = choose(
             found, request, facts, route.resolved, call, policy=self.policy, latency=self.latency
         )
+        if promises and fallbacks:  # who wants no other backend tried gets none, not even unseen
+            decision = explore(decision, promises, self.policy.explore_share)
+        return decision
 
     def _survey(self, route: Route, request: Request, facts: Facts, call: Call) -> Survey:
         narrower = None if call.limits is NO_LIMIT else call.limits

@@ -9,6 +9,7 @@ import pytest
 from locavore.core.backend import Backend, Place
 from locavore.core.decision import Candidate, Decision
 from locavore.core.errors import ConfigError
+from locavore.core.estimate import Estimate
 from locavore.core.money import Price, Rate
 from locavore.core.policy import Policy, Require
 from locavore.core.request import Request
@@ -17,11 +18,12 @@ from locavore.routing.estimators import trunk
 from locavore.routing.estimators.promised import (
     Entry,
     Promises,
-    explores,
+    Withdrawal,
     file_of,
     quality_of,
     read,
     save,
+    withdraw,
 )
 from locavore.routing.estimators.signals import Signals
 from locavore.routing.facts import measure
@@ -146,11 +148,38 @@ def test_a_prompt_that_asks_to_be_routed_moves_nothing_by_asking(
     assert decided(promises, begging, "multiply", NO_LIMIT).chosen == CLOUD
 
 
-def test_a_withdrawn_promise_is_gone(shipped: trunk.Trunk, promise: Promise) -> None:
-    promises = Promises(shipped, [entry(promise)])
-    promises.withdraw(LOCAL, CLOUD)
-    assert decided(promises, ADD.format(999), "add", NO_LIMIT).chosen == CLOUD
-    assert not promises
+WITHDRAWAL = Withdrawal(
+    at_s=1.0,
+    judged="quality",
+    achieved=Estimate(mean=0.9, low=0.85, high=0.95, n=120, source="explored calls"),
+)
+
+
+def test_a_withdrawn_promise_sends_calls_to_the_cloud_and_says_why(
+    shipped: trunk.Trunk, promise: Promise
+) -> None:
+    broken = msgspec.structs.replace(entry(promise), withdrawn=WITHDRAWAL)
+    promises = Promises(shipped, [broken])
+    assert promises.id_of(LOCAL, CLOUD) is None
+    found = decided(promises, ADD.format(999), "add", NO_LIMIT)
+    assert found.chosen == CLOUD
+    local = next(c for c in found.considered if c.id == LOCAL)
+    assert "promise_withdrawn: quality 0.900 (0.850-0.950) of 120" in local.reasons
+
+
+def test_a_withdrawal_is_durable_and_of_one_promise_only(tmp_path: Path, promise: Promise) -> None:
+    made = entry(promise)
+    save(tmp_path, made)
+    assert withdraw(tmp_path, "of another calibration", WITHDRAWAL) is None
+    broken = withdraw(tmp_path, made.id, WITHDRAWAL)
+    assert broken is not None
+    assert read(tmp_path) == [broken]
+    assert broken.id == made.id
+    assert withdraw(tmp_path, made.id, WITHDRAWAL) is None
+    again = msgspec.structs.replace(made, made_s=2.0)
+    save(tmp_path, again)  # as `locavore calibrate` does
+    assert read(tmp_path) == [again]
+    assert again.id != made.id
 
 
 def test_a_promise_of_nothing_keeps_nothing_and_says_so(shipped: trunk.Trunk) -> None:
@@ -189,14 +218,6 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
 def test_the_quality_of_a_promise_is_an_interval(promise: Promise) -> None:
     found = quality_of(promise)
     assert found.low <= found.mean <= found.high
-
-
-def test_exploration_follows_from_the_decision_and_keeps_its_share() -> None:
-    explored = sum(explores(f"decision-{k}", 0.05) for k in range(20_000))
-    assert 800 < explored < 1200
-    assert explores("same", 0.5) == explores("same", 0.5)
-    assert not explores("any", 0.0)
-    assert explores("any", 1.0)
 
 
 def test_c112_a_failing_estimator_decides_as_if_nobody_had_promised(promise: Promise) -> None:

@@ -6,6 +6,8 @@ promise) or down; limits are checked elsewhere and cannot be bought back.
 """
 
 from collections.abc import Iterable
+from functools import cached_property
+from hashlib import blake2b
 from pathlib import Path
 from zlib import crc32
 
@@ -22,11 +24,22 @@ from locavore.routing.promise import Look, Promise
 from locavore.routing.survey import BELOW_FLOOR, SUFFICES, Option, Survey
 
 FOLDER = "promises"
-KEPT, NOT_KEPT = "promise_kept", "promise_not_kept"
+KEPT, NOT_KEPT, WITHDRAWN = "promise_kept", "promise_not_kept", "promise_withdrawn"
 """Reason codes."""
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class Withdrawal(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a promise no longer holds. Only a new `locavore calibrate` restores one."""
+
+    at_s: float
+    """Unix time."""
+    judged: str
+    """What fell short: `quality` (verdicts) or `form` (what can be checked of an answer)."""
+    achieved: Estimate
+    """When it was withdrawn, as a share of the cloud model's."""
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """What calibration found for one pair of models."""
 
     local: str
@@ -42,6 +55,13 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """Unix time."""
     fingerprint: str = ""
     """Of the local weights and engine; a change voids the promise (C116)."""
+    withdrawn: Withdrawal | None = None
+
+    @cached_property
+    def id(self) -> str:
+        """Another calibration is another promise; being withdrawn changes nothing."""
+        told = msgspec.structs.replace(self, withdrawn=None)
+        return blake2b(msgspec.json.encode(told), digest_size=8).hexdigest()
 
 
 def fingerprint_of(backend: Backend) -> str:
@@ -77,6 +97,19 @@ def read(folder: Path) -> list[Entry]:
     return found
 
 
+def withdraw(folder: Path, promise: str, withdrawal: Withdrawal) -> Entry | None:
+    """Set down that the promise with this id no longer holds.
+
+    None: there is no such promise (any more), or it is withdrawn already.
+    """
+    for entry in read(folder):
+        if entry.id == promise and entry.withdrawn is None:
+            broken = msgspec.structs.replace(entry, withdrawn=withdrawal)
+            save(folder, broken)
+            return broken
+    return None
+
+
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What a promise says of one call."""
 
@@ -92,16 +125,19 @@ class Promises:
 
     def __init__(self, trunk: Trunk, entries: Iterable[Entry]) -> None:
         self._trunk = trunk
-        self._entries = {(e.local, e.cloud): e for e in entries}
+        found = list(entries)
+        self._entries = {(e.local, e.cloud): e for e in found if e.withdrawn is None}
+        self._withdrawn = {(e.local, e.cloud): e.withdrawn for e in found if e.withdrawn}
         self._pre, self._post = unlabelled(), unlabelled_post(trunk.answers)
         self._last: tuple[str, Reading] | None = None
 
     def __bool__(self) -> bool:
-        return bool(self._entries)
+        return bool(self._entries or self._withdrawn)
 
-    def withdraw(self, local: str, cloud: str) -> None:
-        """The monitor found it broken: from now on the pair is judged as if nobody had promised."""
-        self._entries.pop((local, cloud), None)
+    def id_of(self, local: str, cloud: str) -> str | None:
+        """Of the promise that holds for a pair; None: none does."""
+        entry = self._entries.get((local, cloud))
+        return None if entry is None else entry.id
 
     def verdict(
         self, prompt: str, local: str, cloud: str, task: str, signals: Signals | None = None
@@ -134,7 +170,7 @@ class Promises:
 
     def applied(self, survey: Survey, prompt: str, task: str, baseline: str | None) -> Survey:
         """The survey with the options that a promise speaks of moved to the tier it gives them."""
-        if baseline is None or not any((o.id, baseline) in self._entries for o in survey.options):
+        if baseline is None or not any(self._speaks_of(o, baseline) for o in survey.options):
             return survey
         try:
             options = tuple(self._moved(o, prompt, task, baseline) for o in survey.options)
@@ -142,7 +178,15 @@ class Promises:
             return survey  # the declared default: as if nobody had promised
         return msgspec.structs.replace(survey, options=options)
 
+    def _speaks_of(self, option: Option, baseline: str) -> bool:
+        pair = (option.backend.id, baseline)
+        return pair in self._entries or pair in self._withdrawn
+
     def _moved(self, option: Option, prompt: str, task: str, baseline: str) -> Option:
+        broken = self._withdrawn.get((option.backend.id, baseline))
+        if broken is not None:
+            said = f"{WITHDRAWN}: {broken.judged} {_interval(broken.achieved)}"
+            return msgspec.structs.replace(option, tier=BELOW_FLOOR, notes=(*option.notes, said))
         verdict = self.verdict(prompt, option.backend.id, baseline, task)
         if verdict is None:
             return option
@@ -166,9 +210,5 @@ def quality_of(promise: Promise) -> Estimate:
     )
 
 
-def explores(decision_id: str, share: float) -> bool:
-    """Whether a call that stays local is also asked of the cloud, to watch the promise.
-
-    From the decision's id alone, so a replay explores the same calls; `share` is the propensity.
-    """
-    return crc32(decision_id.encode()) < share * 2**32
+def _interval(found: Estimate) -> str:
+    return f"{found.mean:.3f} ({found.low:.3f}-{found.high:.3f}) of {found.n}"
