@@ -9,7 +9,7 @@ from locavore.core.errors import LocavoreError, UpstreamError
 from locavore.core.events import Event, Failure, FinishReason
 from locavore.core.money import Usage
 from locavore.core.outcome import CallRecord
-from locavore.core.request import Conversation, Request
+from locavore.core.request import Conversation, Request, Turn
 
 Headers = Sequence[tuple[bytes, bytes]]
 """Lower-case names, in order of arrival."""
@@ -123,6 +123,10 @@ class WireFormat(Protocol):
 
     def ask(self, body: bytes) -> str:
         """Text of the last user message, cut to a bounded length, for task rules."""
+        ...
+
+    def turns(self, body: bytes) -> list[Turn]:
+        """The conversation without instructions, for judging a call and knowing it again."""
         ...
 
     def rewrite(

@@ -39,6 +39,14 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Our own metadata may stand in the body; False: it certainly does not."""
 
 
+class Turn(msgspec.Struct, frozen=True, gc=False):
+    """One message of a conversation, as judging a call sees it. Text only, whole, as it came."""
+
+    role: str
+    """`user`, `assistant` or `tool` (what a tool gave back); instructions are not turns."""
+    text: str
+
+
 class TextPart(msgspec.Struct, frozen=True, kw_only=True, tag="text"):
     text: str
     cache_control: dict[str, Any] | None = None

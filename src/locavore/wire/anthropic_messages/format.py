@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from locavore.core.errors import LocavoreError, UpstreamError
 from locavore.core.events import Event
 from locavore.core.money import Usage
-from locavore.core.request import Conversation, Request
+from locavore.core.request import Conversation, Request, Turn
 from locavore.wire.anthropic_messages.body import write_body
 from locavore.wire.anthropic_messages.conversation import read_conversation
 from locavore.wire.anthropic_messages.errors import error_body, upstream_error
@@ -16,6 +16,7 @@ from locavore.wire.anthropic_messages.request import (
     read_ask,
     read_count_request,
     read_request,
+    read_turns,
 )
 from locavore.wire.anthropic_messages.scanner import MessagesScanner
 from locavore.wire.anthropic_messages.usage import read_usage
@@ -36,6 +37,9 @@ class AnthropicMessages:
 
     def ask(self, body: bytes) -> str:
         return read_ask(body)
+
+    def turns(self, body: bytes) -> list[Turn]:
+        return read_turns(body)
 
     def conversation(self, body: bytes) -> Conversation:
         return read_conversation(body)

@@ -1,12 +1,12 @@
 """A messages body as the router sees it: one typed decode."""
 
-from typing import Any, Union
+from typing import Any, TypeGuard, Union
 
 import msgspec
 
 from locavore.core.backend import Capability
 from locavore.core.errors import RequestError
-from locavore.core.request import Request
+from locavore.core.request import Request, Turn
 from locavore.wire.decoding import decode_object, decode_request, encode
 from locavore.wire.labelling import read_marks
 from locavore.wire.openai_chat.request import ASK_CHARS, present, size, text_bytes
@@ -190,6 +190,36 @@ def read_ask(body: bytes) -> str:
         if message.role == "user" and (text := _text(message.content)):
             return text[:ASK_CHARS]
     return ""
+
+
+def read_turns(body: bytes) -> list[Turn]:
+    """The conversation; what tools gave back stands in user messages and is its own turn."""
+    turns: list[Turn] = []
+    for message in decode_request(_COUNT, body).messages:
+        if message.role != "user":
+            turns.append(Turn("assistant", _text(message.content)))
+            continue
+        results = _results(message.content)
+        if results is not None:
+            turns.append(Turn("tool", results))
+        text = _text(message.content)
+        if text or results is None:
+            turns.append(Turn("user", text))
+    return turns
+
+
+def _results(content: str | list[Block]) -> str | None:
+    """What tools gave back; None: no tool did."""
+    if isinstance(content, str):
+        return None
+    results = [block.content for block in content if block.type == "tool_result"]
+    if not results:
+        return None
+    return "\n".join(r if isinstance(r, str) else _text(r) for r in results if _is_text(r))
+
+
+def _is_text(content: str | list[Block] | dict[str, Any] | None) -> TypeGuard[str | list[Block]]:
+    return isinstance(content, str | list)
 
 
 def _text(content: str | list[Block]) -> str:

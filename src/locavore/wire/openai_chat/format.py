@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from locavore.core.errors import LocavoreError, UpstreamError
 from locavore.core.events import Event
 from locavore.core.money import Usage
-from locavore.core.request import Conversation, Request
+from locavore.core.request import Conversation, Request, Turn
 from locavore.wire.faults import Headers
 from locavore.wire.openai_chat.body import write_body
 from locavore.wire.openai_chat.conversation import read_conversation
 from locavore.wire.openai_chat.errors import error_body, upstream_error
 from locavore.wire.openai_chat.reader import ChatReader, read_answer
-from locavore.wire.openai_chat.request import NAME, read_ask, read_request
+from locavore.wire.openai_chat.request import NAME, read_ask, read_request, read_turns
 from locavore.wire.openai_chat.scanner import ChatScanner
 from locavore.wire.openai_chat.usage import read_usage
 from locavore.wire.openai_chat.writer import PING, ChatWriter, answer_body
@@ -30,6 +30,9 @@ class OpenAIChat:
 
     def ask(self, body: bytes) -> str:
         return read_ask(body)
+
+    def turns(self, body: bytes) -> list[Turn]:
+        return read_turns(body)
 
     def conversation(self, body: bytes) -> Conversation:
         return read_conversation(body)

@@ -6,7 +6,7 @@ import msgspec
 
 from locavore.core.backend import Capability
 from locavore.core.errors import RequestError
-from locavore.core.request import Request
+from locavore.core.request import Request, Turn
 from locavore.wire.decoding import decode_request, shown
 from locavore.wire.labelling import NONE as NO_MARKS
 from locavore.wire.labelling import read_marks
@@ -202,6 +202,18 @@ def read_ask(body: bytes) -> str:
         if message.role == "user":
             return _text(message.content)[:ASK_CHARS]
     return ""
+
+
+_ROLES = {"user": "user", "assistant": "assistant", "tool": "tool", "function": "tool"}
+
+
+def read_turns(body: bytes) -> list[Turn]:
+    """The conversation without system and developer messages."""
+    return [
+        Turn(_ROLES[message.role], _text(message.content))
+        for message in decode_request(_DECODER, body).messages
+        if message.role in _ROLES
+    ]
 
 
 def _text(content: str | list[Part] | None) -> str:

@@ -1,7 +1,7 @@
 """The format's face. Chunks, usage and errors are read as those of chat completions."""
 
 from locavore.core.events import Event
-from locavore.core.request import Conversation, Request
+from locavore.core.request import Conversation, Request, Turn
 from locavore.wire.openai_chat.format import OpenAIChat
 from locavore.wire.openai_chat.reader import ChatReader, read_answer
 from locavore.wire.openai_completions.request import (
@@ -9,6 +9,7 @@ from locavore.wire.openai_completions.request import (
     read_ask,
     read_conversation,
     read_request,
+    read_turns,
     write_body,
 )
 from locavore.wire.openai_completions.writer import CompletionsWriter, answer_body
@@ -25,6 +26,9 @@ class OpenAICompletions(OpenAIChat):
 
     def ask(self, body: bytes) -> str:
         return read_ask(body)
+
+    def turns(self, body: bytes) -> list[Turn]:
+        return read_turns(body)
 
     def conversation(self, body: bytes) -> Conversation:
         return read_conversation(body)

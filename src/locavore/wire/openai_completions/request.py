@@ -6,7 +6,7 @@ import msgspec
 
 from locavore.core.backend import Capability
 from locavore.core.errors import RequestError
-from locavore.core.request import Conversation, Message, Request, TextPart
+from locavore.core.request import Conversation, Message, Request, TextPart, Turn
 from locavore.wire.decoding import decode_object, decode_request, encode, untranslatable
 from locavore.wire.labelling import read_marks
 from locavore.wire.openai_chat.conversation import unmarked
@@ -107,6 +107,14 @@ def _needs(wire: CompletionsRequest) -> frozenset[str]:
     if wire.seed is not None:
         needs.add(Capability.SEED)
     return frozenset(needs)
+
+
+def read_turns(body: bytes) -> list[Turn]:
+    """A prompt is what one user says."""
+    prompt = decode_request(_DECODER, body).prompt
+    if isinstance(prompt, list):
+        prompt = next((part for part in prompt if isinstance(part, str)), "")
+    return [Turn("user", prompt or "")]
 
 
 def read_ask(body: bytes) -> str:

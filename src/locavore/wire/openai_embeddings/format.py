@@ -8,7 +8,7 @@ from locavore.core.backend import Capability
 from locavore.core.errors import RequestError
 from locavore.core.events import Event
 from locavore.core.money import Usage
-from locavore.core.request import Conversation, Request
+from locavore.core.request import Conversation, Request, Turn
 from locavore.wire.decoding import decode_request, untranslatable
 from locavore.wire.labelling import read_marks
 from locavore.wire.openai_chat.format import OpenAIChat
@@ -52,6 +52,11 @@ class OpenAIEmbeddings(OpenAIChat):
             user=wire.user,
             prompt_bytes=_input_bytes(wire.input),
         )
+
+    def turns(self, body: bytes) -> list[Turn]:
+        given = decode_request(_DECODER, body).input
+        words = given if isinstance(given, str) else given[0]
+        return [Turn("user", words if isinstance(words, str) else "")]
 
     def ask(self, body: bytes) -> str:
         given = decode_request(_DECODER, body).input

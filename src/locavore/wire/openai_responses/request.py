@@ -6,7 +6,7 @@ import msgspec
 
 from locavore.core.backend import Capability
 from locavore.core.errors import RequestError
-from locavore.core.request import Request
+from locavore.core.request import Request, Turn
 from locavore.wire.decoding import decode_request, shown
 from locavore.wire.labelling import read_marks
 from locavore.wire.openai_chat.request import ASK_CHARS, size, text_bytes
@@ -174,6 +174,29 @@ def read_ask(body: bytes) -> str:
         if item.role == "user" and item.content:
             return _text(item.content)[:ASK_CHARS]
     return ""
+
+
+def read_turns(body: bytes) -> list[Turn]:
+    """The conversation without instructions."""
+    given = decode_request(_DECODER, body).input
+    if isinstance(given, str):
+        return [Turn("user", given)]
+    return [Turn(role, _said(item)) for item in given if (role := _role(item)) is not None]
+
+
+def _role(item: Item) -> str | None:
+    if item.role is not None:
+        return item.role if item.role in ("user", "assistant") else None
+    if item.type is not None and item.type.endswith("_output"):
+        return "tool"
+    return "assistant"  # its calls and its reasoning
+
+
+def _said(item: Item) -> str:
+    for content in (item.content, item.output):
+        if content and not isinstance(content, dict):
+            return _text(content)
+    return item.arguments or ""
 
 
 def _text(content: str | list[Part]) -> str:
