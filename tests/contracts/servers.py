@@ -68,7 +68,6 @@ class Postgres:
         self._user = "postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
         if os.getuid() == 0:
             shutil.chown(folder, "postgres")
-        self.dsn = f"host={folder} dbname=postgres user={self._user}"
         self.url = f"postgresql:///postgres?host={folder}&user={self._user}"
         subprocess.run(
             [bin_dir / "initdb", "-D", folder / "data", "-A", "trust", "-N", "-E", "UTF8"],

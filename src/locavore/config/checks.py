@@ -23,7 +23,7 @@ from locavore.routing.names import alias_loop
 from locavore.routing.rules import covers
 
 _STORES: dict[str, tuple[tuple[str, ...], str, str]] = {
-    "url": (("postgresql", "postgres"), "psycopg", "postgres"),
+    "url": (("postgresql", "postgres"), "asyncpg", "postgres"),
     "limits_url": (("redis", "rediss", "unix"), "redis", "valkey"),
     "alert_webhook": (("https", "http"), "", ""),
 }
