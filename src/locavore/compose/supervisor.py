@@ -90,6 +90,8 @@ class Supervisor:
         self.inventory = Inventory(config, env, tell=tell, changed=self._inventory_changed)
         self._seen = _stamp(config.path)
         self._upkeep = Upkeep(config, tell)
+        self._written = b""
+        """What stands in `run/status.json`."""
 
     # -- start --------------------------------------------------------------------------------
 
@@ -254,11 +256,14 @@ class Supervisor:
                 "stores": stores,
             }
         )
+        if data == self._written:
+            return
         path = self.config.home / "run" / "status.json"
         part = path.with_suffix(".part")
         with contextlib.suppress(OSError):  # a full disk must not end the gateway
             part.write_bytes(data)
             part.replace(path)
+            self._written = data
 
     def _background(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -283,6 +288,7 @@ class Supervisor:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.to_thread(self._upkeep.close)
 
     # -- end ----------------------------------------------------------------------------------
 
@@ -300,6 +306,7 @@ class Supervisor:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.to_thread(self._upkeep.close)
         (self.config.home / "run" / "status.json").unlink(missing_ok=True)
         if self._lock is not None:
             self._lock.close()

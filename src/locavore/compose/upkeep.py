@@ -1,8 +1,10 @@
 """What a supervisor does with the stores now and then, in a thread: each failure is told once."""
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from locavore.config import Config
@@ -11,6 +13,7 @@ from locavore.ledger import alerts
 from locavore.ledger.budgets import leases_dir
 from locavore.ledger.keys import KeyStore
 from locavore.ledger.shared_leases import open_leases
+from locavore.ledger.sqlite import store_path
 from locavore.ledger.sqlite_leases import leases_path
 from locavore.ledger.store import open_store
 from locavore.serving.snapshot import Snapshot
@@ -26,6 +29,10 @@ class Upkeep:
         self._home = config.home
         self._ledger = config.ledger
         self._tell = tell
+        self._open = threading.Lock()
+        self._keys: KeyStore | None = None
+        """Kept open: opening a store costs 60 times what reading one number from it does."""
+        self._keys_file: int | None = None
         self._keys_seen: int | None = None
         self.failures: dict[str, str] = {}
         """What does not work now -> why. For readiness and doctor."""
@@ -38,8 +45,27 @@ class Upkeep:
         return changed
 
     def _keys_version(self) -> int:
-        with contextlib.closing(KeyStore(self._home, url=self._ledger.url)) as store:
-            return store.version()
+        with self._open:
+            if self._keys is not None and self._keys_file != _inode(store_path(self._home)):
+                self._close_keys()  # the file was replaced under us: a restore, or a new home
+            if self._keys is None:
+                self._keys = KeyStore(self._home, url=self._ledger.url)
+                self._keys_file = _inode(store_path(self._home))
+            try:
+                return self._keys.version()
+            except StoreError:
+                self._close_keys()
+                raise
+
+    def close(self) -> None:
+        """Let go of the stores, once a call that still runs in its thread has ended."""
+        with self._open:
+            self._close_keys()
+
+    def _close_keys(self) -> None:
+        store, self._keys = self._keys, None
+        if store is not None:
+            store.close()
 
     def recover_leases(self) -> None:
         """Book what a worker that died had spent of its budget slices, and free the rest."""
@@ -76,3 +102,11 @@ class Upkeep:
         if self.failures.pop(name, None) is not None:
             self._tell(f"{name}: works again")
         return done
+
+
+def _inode(path: Path) -> int | None:
+    """Which file stands there; None: none (a ledger in PostgreSQL)."""
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return None
