@@ -23,7 +23,7 @@ from locavore.core.policy import Policy
 from locavore.core.ports import Headers, Receiver, Timeouts
 from locavore.ledger.journal import SegmentJournal
 from locavore.ledger.session_labels import FileSessionLabels
-from locavore.serving.call import Listener
+from locavore.serving.client import Listener
 from locavore.serving.pipeline import PLAIN, Pipeline, State
 from locavore.serving.snapshot import Snapshot, Target
 

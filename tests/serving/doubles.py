@@ -10,7 +10,7 @@ from locavore.core.outcome import CallRecord
 from locavore.core.policy import Policy
 from locavore.core.ports import Headers, Receiver, Timeouts
 from locavore.ledger.session_labels import FileSessionLabels
-from locavore.serving.call import Listener
+from locavore.serving.client import Listener
 from locavore.serving.pipeline import Pipeline, State
 from locavore.serving.snapshot import Snapshot, Target
 from locavore.testing import Reply

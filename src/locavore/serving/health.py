@@ -67,6 +67,11 @@ class Breakers:
     def success(self, target: str) -> None:
         self._by_target.pop(target, None)
 
+    def abandoned(self, target: str) -> None:
+        """An attempt was given up by us, which proves nothing: another one may be the probe."""
+        for breaker in self._by_target.get(target, {}).values():
+            breaker.probing = False
+
     def failure(
         self, target: str, fault: Fault, now_s: float, *, local: bool, retry_after_s: float | None
     ) -> None:

@@ -27,7 +27,8 @@ from locavore.routing.router import Router
 from locavore.routing.rules import NO_LIMIT
 from locavore.serving import replying, spending
 from locavore.serving.admission import Admission
-from locavore.serving.call import Reply, ServedCall
+from locavore.serving.call import ServedCall
+from locavore.serving.client import Reply
 from locavore.serving.health import Breakers, RetryBudget
 from locavore.serving.outgoing import Ways
 from locavore.serving.snapshot import Snapshot, Target

@@ -1,6 +1,9 @@
-"""What is written down about a call: its attempts while it runs, one record when it is finished."""
+"""What is written down about a call: a line for each attempt, one record when it is finished."""
+
+from __future__ import annotations
 
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 from locavore.core.access import Grant
 from locavore.core.backend import Backend
@@ -9,52 +12,41 @@ from locavore.core.money import Cost, Usage, cost_of
 from locavore.core.outcome import Attempt, CallRecord
 from locavore.core.request import Request
 
+if TYPE_CHECKING:
+    from locavore.serving.attempt import Attempt as RunningAttempt
+
 MESSAGE_CHARS = 500
 """An upstream's own words are kept up to here."""
 
 
-class AttemptLog:
-    """One attempt while it runs; `finish` makes the record."""
-
-    __slots__ = ("backend", "id", "kind", "started_mono_s", "started_s", "status", "ttft_s")
-
-    def __init__(
-        self, id_: str, backend: Backend, kind: str, started_s: float, started_mono_s: float
-    ) -> None:
-        self.id = id_
-        self.backend = backend
-        self.kind = kind
-        self.started_s = started_s
-        self.started_mono_s = started_mono_s
-        self.status: int | None = None
-        self.ttft_s: float | None = None
-
-    def first_content(self, mono_s: float) -> None:
-        if self.ttft_s is None:
-            self.ttft_s = mono_s - self.started_mono_s
-
-    def finish(
-        self, mono_s: float, *, usage: Usage | None, fault: str | None, message: str | None
-    ) -> Attempt:
-        backend = self.backend
-        return Attempt(
-            id=self.id,
-            backend=backend.id,
-            provider=backend.provider,
-            model=backend.model,
-            place=backend.place.label,
-            kind=self.kind,
-            started_s=self.started_s,
-            ttft_s=self.ttft_s,
-            duration_s=mono_s - self.started_mono_s,
-            status=self.status,
-            fault=fault,
-            message=message[:MESSAGE_CHARS] if message else None,
-            usage=usage,
-            cost=_no_usage(fault) if usage is None else cost_of(usage, backend.price),
-            weights_sha256=backend.weights_sha256,
-            engine_build=backend.engine_build,
-        )
+def attempt_record(
+    attempt: RunningAttempt,
+    mono_s: float,
+    usage: Usage | None,
+    *,
+    fault: str | None = None,
+    message: str | None = None,
+) -> Attempt:
+    """The line of an attempt that was sent and is over."""
+    backend = attempt.backend
+    return Attempt(
+        id=attempt.id,
+        backend=backend.id,
+        provider=backend.provider,
+        model=backend.model,
+        place=backend.place.label,
+        kind=attempt.kind,
+        started_s=attempt.started_s,
+        ttft_s=attempt.ttft_s,
+        duration_s=mono_s - attempt.started_mono_s,
+        status=attempt.status,
+        fault=fault,
+        message=message[:MESSAGE_CHARS] if message else None,
+        usage=usage,
+        cost=_no_usage(fault) if usage is None else cost_of(usage, backend.price),
+        weights_sha256=backend.weights_sha256,
+        engine_build=backend.engine_build,
+    )
 
 
 def _no_usage(fault: str | None) -> Cost | None:

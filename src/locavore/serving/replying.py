@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from locavore.core.backend import Backend, Capability
 from locavore.core.decision import Decision
-from locavore.core.errors import LocavoreError, UpstreamError
+from locavore.core.errors import Fault, LocavoreError, UpstreamError
 from locavore.core.events import Failure
 from locavore.core.ports import Headers
 from locavore.core.request import Request
@@ -107,6 +107,14 @@ def as_failure(cause: LocavoreError) -> Failure:
         code=cause.code,
         type=cause.type,
         retry_after_s=cause.retry_after_s,
+    )
+
+
+def no_address(backend: Backend) -> UpstreamError:
+    return UpstreamError(
+        f"no address is configured for {backend.id!r}",
+        fault=Fault.CONNECT,
+        backend_id=backend.id,
     )
 
 

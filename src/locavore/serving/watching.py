@@ -16,7 +16,7 @@ from locavore.core.request import Request
 from locavore.wire.formats import FORMATS
 
 if TYPE_CHECKING:
-    from locavore.serving.call import Listener, Reply
+    from locavore.serving.client import Listener, Reply
     from locavore.serving.pipeline import State
 
 
