@@ -6,7 +6,7 @@ alpha, ever (Ville 1939). Averaging gamblers with different stakes keeps that tr
 Waudby-Smith & Ramdas, "Estimating means of bounded random variables by betting", JRSS B 2024.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import exp, log, log1p
 
 STAKES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
@@ -54,3 +54,52 @@ def above_zero(outcomes: Iterable[float], alpha: float, *, worst: float = 1.0) -
             logs[k] += log1p(stake * outcome)
     most = max(logs)
     return most + log(sum(exp(v - most) for v in logs) / len(logs)) >= -log(alpha)
+
+
+Pair = tuple[float, float, float]
+"""What was achieved, what the cloud would have achieved, and the weight of it (0 to 1]."""
+_MOST = 10.0
+"""Ratios above this are not told apart."""
+
+
+def ratio_interval(pairs: Mapping[Pair, int], alpha: float) -> tuple[float, float]:
+    """Where `sum(weight * achieved) / sum(weight * cloud)` lies, with how often each pair came.
+
+    The ratio r is inside as long as no gambler who bets against it is rich: that the mean of
+    weight * (achieved - r * cloud) is above zero (r is too low) or below it (too high). Holds at
+    any sample size and at all of them together, each side with alpha / 2.
+    """
+    rich = log(2 / alpha)
+    low = _boundary(
+        lambda r: _grown([(w * (a / r - s), n) for (a, s, w), n in pairs.items()]) >= rich
+    )
+    high = _boundary(
+        lambda r: _grown([(w * (r * s - a), n) for (a, s, w), n in pairs.items()]) < rich
+    )
+    return low, high
+
+
+def _boundary(below: Callable[[float], bool]) -> float:
+    """The largest ratio for which `below` holds; it holds up to there and nowhere above."""
+    low, high = 1e-9, _MOST
+    if not below(low):
+        return 0.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if below(middle) else (low, middle)
+    return high
+
+
+def _grown(outcomes: Sequence[tuple[float, int]]) -> float:
+    """Logarithm of the mixture's capital after outcomes of at least -1, each so many times."""
+    logs = [sum(n * log1p(stake * x) for x, n in outcomes) for stake in STAKES]
+    most = max(logs)
+    return most + log(sum(exp(v - most) for v in logs) / len(logs))
+
+
+def flawless_needed(target: float, alpha: float) -> int:
+    """How many calls without any loss it takes before the interval lies above `target`."""
+    n = 1
+    while _grown([(1 / target - 1, n)]) < log(2 / alpha):
+        n = n + max(1, n // 50)
+    return n

@@ -4,10 +4,13 @@ Valid at any moment: however often it is looked at, a promise that holds is with
 probability at most `alpha` over its whole life (see `locavore.routing.bounds`).
 """
 
-from locavore.core.estimate import Estimate
-from locavore.routing.bounds import Wager
+from collections import Counter
 
-_Z = 1.96
+from locavore.core.estimate import Estimate
+from locavore.routing.bounds import Pair, Wager, ratio_interval
+
+CONFIDENCE = 0.95
+"""Of intervals that are shown."""
 
 
 class Monitor:
@@ -25,7 +28,7 @@ class Monitor:
         self._alpha = alpha
         self._floor = floor
         self._wager = Wager(worst=1.0)
-        self._weight = self._achieved = self._cloud = self._square = self._squares = 0.0
+        self._pairs: Counter[Pair] = Counter()
 
     def observe(self, *, kept: bool, weak: float, strong: float, propensity: float) -> bool:
         """Take one explored call; True when the promise is (or stays) withdrawn."""
@@ -33,13 +36,8 @@ class Monitor:
             raise ValueError(f"propensity {propensity!r} is below the floor {self._floor!r}")
         weight = self._floor / propensity
         achieved = weak if kept else strong
-        shortfall = self.target * strong - achieved
-        self._weight += weight
-        self._achieved += weight * achieved
-        self._cloud += weight * strong
-        self._square += weight * shortfall
-        self._squares += (weight * shortfall) ** 2
-        if self._wager.bet(weight * shortfall) >= 1 / self._alpha:
+        self._pairs[achieved, strong, weight] += 1
+        if self._wager.bet(weight * (self.target * strong - achieved)) >= 1 / self._alpha:
             self.withdrawn = True
         return self.withdrawn
 
@@ -49,17 +47,22 @@ class Monitor:
 
     def achieved(self) -> Estimate | None:
         """Achieved quality as a share of the cloud model's; None before any evidence."""
-        if self._cloud <= 0:
-            return None
-        ratio = self._achieved / self._cloud
-        mean = self._square / self.n
-        spread = max(self._squares / self.n - mean * mean, 1.0 / self.n**2) ** 0.5
-        half = _Z * spread * self.n**0.5 / self._cloud
-        return Estimate(
-            mean=ratio,
-            low=max(ratio - half, 0.0),
-            high=ratio + half,
-            n=self.n,
-            source="explored calls",
-            unit="share of the cloud model's quality",
-        )
+        return share_of_cloud(self._pairs, "explored calls")
+
+
+def share_of_cloud(pairs: Counter[Pair], source: str) -> Estimate | None:
+    """Achieved quality as a share of the cloud model's, with an interval that holds however often
+    one looks; None where the cloud model got nothing right."""
+    cloud = sum(w * s * n for (_, s, w), n in pairs.items())
+    if cloud <= 0:
+        return None
+    mean = sum(w * a * n for (a, _, w), n in pairs.items()) / cloud
+    low, high = ratio_interval(pairs, 1 - CONFIDENCE)
+    return Estimate(
+        mean=mean,
+        low=min(low, mean),
+        high=max(high, mean),
+        n=pairs.total(),
+        source=source,
+        unit="share of the cloud model's quality",
+    )
