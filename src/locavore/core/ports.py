@@ -1,7 +1,7 @@
 """The seams. Adapters implement these; `compose` wires them; nothing else knows both sides."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -169,6 +169,24 @@ class WireFormat(Protocol):
     ) -> UpstreamError:
         """Classify an error answer."""
         ...
+
+
+class Home(NamedTuple):
+    """Where a conversation was served last."""
+
+    mark: int
+    """Of the backend's id: `routing.conversation.mark_of`."""
+    age_s: float
+
+
+class Homes(Protocol):
+    """Remembers homes for all workers of a gateway. Bounded: it may forget."""
+
+    secret: bytes
+    """Digests are keyed with it, so nobody can look for a text they know."""
+
+    def get(self, key: bytes) -> Home | None: ...
+    def put(self, key: bytes, mark: int) -> None: ...
 
 
 class Journal(Protocol):

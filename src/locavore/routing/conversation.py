@@ -1,0 +1,96 @@
+"""Which conversation a call continues, and where that was served before.
+
+A client sends the whole conversation with every turn. What was sent last time is therefore the
+beginning of what is sent now: everything before the last answer. A digest of that finds the place
+again, without any session and without keeping a word. A client that names a session is believed,
+because it may shorten its history.
+"""
+
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+
+from locavore.core.ports import Home, Homes
+from locavore.core.request import Request, Turn
+from locavore.routing.asks import Asks, asks_of
+
+_SAMPLE_CHARS = 48
+"""Of each message its length, start and end go into the digest: 30 KB need not be hashed."""
+LEAST_CACHED_TOKENS = 1024
+"""Shorter prompts are in no provider's cache (OpenAI's and Anthropic's documentation, 2026)."""
+
+
+def mark_of(backend_id: str) -> int:
+    return int.from_bytes(blake2b(backend_id.encode(), digest_size=8).digest(), "little")
+
+
+class Talk:
+    """A call's conversation, read at most once and only when deciding needs it."""
+
+    __slots__ = ("_homes", "_request", "_turns", "asks", "key")
+
+    def __init__(
+        self,
+        request: Request,
+        turns: Callable[[bytes], Sequence[Turn]],
+        homes: Homes | None = None,
+    ) -> None:
+        self._request = request
+        self._turns = turns
+        self._homes = homes
+        self.asks: Asks | None = None
+        self.key: bytes | None = None
+        """Under which the next turn will look for this one; None: not read, or nobody remembers."""
+
+    def read(self) -> tuple[Asks, Home | None, float]:
+        """(what is asked, where it was served before, share of the prompt that was sent then).
+
+        Raises RequestError for a body that is not its format's.
+        """
+        request = self._request
+        turns = self._turns(request.body)
+        asks = self.asks = asks_of(turns)
+        if self._homes is None:
+            return asks, None, 0.0
+        known = answered(turns)
+        home = None
+        if request.session is not None:
+            self.key = self._digest((), request.session)
+            if known:
+                home = self._homes.get(self.key)
+        else:
+            self.key = self._digest(turns, None)
+            if known:
+                home = self._homes.get(self._digest(turns[:known], None))
+        new_chars = sum(len(turn.text) for turn in turns[known:])
+        return asks, home, max(0.0, 1 - new_chars / max(1, request.prompt_bytes))
+
+    def served(self, backend_id: str) -> None:
+        """Remember where the conversation is now."""
+        if self._homes is not None and self.key is not None:
+            self._homes.put(self.key, mark_of(backend_id))
+
+    def _digest(self, turns: Sequence[Turn], session: str | None) -> bytes:
+        assert self._homes is not None  # noqa: S101 - both callers have looked
+        parts = [self._request.key_name or "", session or ""]
+        for turn in turns:
+            text = turn.text
+            parts.append(f"{turn.role}{len(text)}")
+            parts.append(text[:_SAMPLE_CHARS])
+            parts.append(text[-_SAMPLE_CHARS:])
+        told = "\n".join(parts).encode("utf-8", "replace")
+        return blake2b(told, digest_size=16, key=self._homes.secret).digest()
+
+
+def answered(turns: Sequence[Turn]) -> int:
+    """How many turns precede the last answer; 0: nothing was answered yet.
+
+    An assistant's words at the end are the beginning of an answer that the client wants continued.
+    """
+    at = len(turns)
+    while at and turns[at - 1].role == "assistant":
+        at -= 1
+    while at and turns[at - 1].role != "assistant":
+        at -= 1
+    while at and turns[at - 1].role == "assistant":
+        at -= 1
+    return at
