@@ -148,6 +148,44 @@ def test_c08_scanner_forwards_the_same_bytes_at_any_cut(
     assert scanner.finish_reasons == {0: finish.reason}
 
 
+SAID = st.text(st.sampled_from('ab "\\\\\n{}:[],\u00e9'), min_size=1, max_size=6)
+ERRORS = {
+    CHAT.name: [b'data: {"error":{"message":"no","code":500}}', b'event: error\ndata: {"m":"no"}'],
+    COMPLETIONS.name: [b'data: {"error": {"message": "no"}}', b'error: {"message":"no"}'],
+    MESSAGES.name: [b'event: error\ndata: {"type":"error","error":{"type":"api_error"}}'],
+    RESPONSES.name: [b'event: error\ndata: {"type":"error","message":"no"}', b"data: nonsense"],
+}
+
+
+@pytest.mark.parametrize("fmt", STREAMED, ids=lambda fmt: fmt.name)
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_c04_c08_an_error_amid_texts_is_found_in_its_place_at_any_cut(
+    fmt: Any, data: st.DataObject
+) -> None:
+    """Events that differ in their text alone are not decoded; what stands between them is."""
+    texts = data.draw(st.lists(SAID, min_size=1, max_size=12))
+    said: list[Event] = [TextDelta(text=text) for text in texts]
+    stream = write_all(fmt, [Start(id="id-1", model="m", created_s=1), *said])
+    blocks = [block + b"\n\n" for block in stream.split(b"\n\n") if block]
+    first = next(i for i, block in enumerate(blocks) if is_text(fmt, block))
+    at = data.draw(st.integers(first + 1, len(blocks)))
+    error = data.draw(st.sampled_from(ERRORS[fmt.name])) + b"\n\n"
+    broken = b"".join((*blocks[:at], error, *blocks[at:]))
+    scanner = fmt.scanner(strip_usage=False)
+    cuts = data.draw(st.lists(st.integers(0, 10_000), max_size=8))
+    forwarded = b"".join(scanner.feed(piece) for piece in cut(broken, cuts))
+    assert forwarded == b"".join(blocks[:at])
+    assert scanner.failure is not None
+    assert scanner.events == at + 1
+
+
+def is_text(fmt: Any, block: bytes) -> bool:
+    scanner = fmt.scanner(strip_usage=False)
+    scanner.feed(block)
+    return bool(scanner.content_started)
+
+
 @pytest.mark.parametrize("fmt", STREAMED, ids=lambda fmt: fmt.name)
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())

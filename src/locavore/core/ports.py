@@ -100,6 +100,8 @@ class StreamScanner(Protocol):
     finish_reasons: dict[int, FinishReason]
     trailer: bytes
     """After `close` without failure: bytes still to forward."""
+    events: int
+    """Events with data so far: with no usage, the best estimate of the answer's tokens."""
 
     def feed(self, data: bytes) -> bytes:
         """The complete events to forward."""

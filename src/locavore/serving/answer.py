@@ -48,8 +48,10 @@ class TranslatedStream:
         self.usage: Usage | None = None
         self.trailer = b""
         self.finish_reasons: dict[int, FinishReason] = {}
+        self.events = 0
 
     def feed(self, data: bytes) -> bytes:
+        self.events += data.count(b"data:")
         return b"".join(self._take(event) for event in self._reader.feed(data))
 
     def close(self) -> Failure | None:

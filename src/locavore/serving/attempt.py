@@ -81,7 +81,6 @@ class Attempt:
         "_upstream",
         "backend",
         "delivering",
-        "events",
         "headers",
         "id",
         "kind",
@@ -139,8 +138,11 @@ class Attempt:
         self._buffer: list[bytes] = []
         self._buffered_bytes = 0
         self.received_bytes = 0
-        self.events = 0
+
+    @property
+    def events(self) -> int:
         """Server-sent events of the answer: with no usage, the best estimate of its tokens."""
+        return self.stream.events if self.stream is not None else 0
 
     # -- from its slot to its end -------------------------------------------------------------
 
@@ -258,7 +260,6 @@ class Attempt:
         if self._collecting:
             self._collect(data)
         else:
-            self.events += data.count(b"data:")
             self._relay(data)
 
     def on_end(self) -> None:

@@ -1,8 +1,8 @@
 """Watch a stream that passes through: forward bytes, find content, usage, errors and the end.
 
-Only complete events are forwarded, so that an error can be put after any of them. Once content
-has begun, a piece without any marker of its dialect is forwarded without being decoded: a JSON
-text escapes the quotes inside strings, so `"usage"` with bare quotes can only be a key or a value.
+Only complete events are forwarded, so that an error can be put after any of them. Each event is
+decoded, except one that differs from an event decoded before in nothing but a piece of text: see
+`wire.known_event`. What an event says does not depend on which others came in the same read.
 """
 
 from abc import ABC, abstractmethod
@@ -10,7 +10,11 @@ from abc import ABC, abstractmethod
 from locavore.core.events import Failure, FinishReason
 from locavore.core.money import Usage
 from locavore.wire.faults import broken, cut_off, truncated
-from locavore.wire.sse import EventTooLarge, Framer, SseEvent, blocks, parse
+from locavore.wire.known_event import KnownEvent
+from locavore.wire.sse import EventTooLarge, Framer, SseEvent, parse
+
+LEARN_TRIES = 8
+"""How often a stream's usual event is learnt anew: one whose events all differ is not worth it."""
 
 
 class StreamScanner(ABC):
@@ -29,7 +33,11 @@ class StreamScanner(ABC):
         self.finish_reasons: dict[int, FinishReason] = {}
         self.trailer = b""
         """After `close` without failure: bytes still to forward."""
+        self.events = 0
+        """Events with data: with no usage, the best estimate of the answer's tokens."""
         self._framer = Framer()
+        self._known: KnownEvent | None = None
+        self._tries = LEARN_TRIES
 
     def feed(self, data: bytes) -> bytes:
         if self.ended or self.failure is not None:
@@ -39,11 +47,15 @@ class StreamScanner(ABC):
         except EventTooLarge as error:
             self.failure = broken(error.message)
             return b""
-        if not framed:
-            return b""
-        if self.content_started and (quick := self._quick(framed)) is not None:
-            return quick
-        return self._scan(framed)
+        known = self._known
+        if known is not None:
+            end = known.run(framed)
+            if end:
+                self.events += known.events
+                if end == len(framed):
+                    return framed
+                return self._scan(framed, end)
+        return self._scan(framed) if framed else b""
 
     def close(self) -> Failure | None:
         """The bytes ended. A Failure when the dialect's end was not among them (C01)."""
@@ -68,22 +80,41 @@ class StreamScanner(ABC):
     def _close(self) -> None:
         self.failure = truncated()
 
-    def _scan(self, framed: bytes) -> bytes:
-        kept: list[bytes] = []
-        for block in blocks(framed):
-            event = parse(block)
-            piece = self._event(block, event) if event.data else block
-            if self.failure is not None:
+    def _scan(self, framed: bytes, at: int = 0) -> bytes:
+        """What to forward of complete events; those before `at` need no look."""
+        kept = [framed[:at]]
+        size = len(framed)
+        while at < size:
+            end = framed.find(b"\n\n", at)
+            end = size if end < 0 else end + 2
+            block = framed[at:end]
+            kept.append(self._one(block))
+            if self.failure is not None or self.ended:
                 break
-            kept.append(piece)
-            if self.ended:
-                break
+            at = end
+            if self._known is not None and at < size:
+                end = self._known.run(framed, at)
+                self.events += self._known.events
+                kept.append(framed[at:end])
+                at = end
         return b"".join(kept)
 
-    @abstractmethod
-    def _quick(self, framed: bytes) -> bytes | None:
-        """What to forward of events that need no look inside; None: look."""
+    def _one(self, block: bytes) -> bytes:
+        event = parse(block)
+        if not event.data:
+            return block
+        self.events += 1
+        piece, text = self._event(block, event)
+        if text is not None and self._tries:
+            known = KnownEvent.of(block, text)
+            if known is not None:
+                self._tries -= 1
+                self._known = known
+        return piece
 
     @abstractmethod
-    def _event(self, block: bytes, event: SseEvent) -> bytes:
-        """Note what one event says; the bytes to forward for it."""
+    def _event(self, block: bytes, event: SseEvent) -> tuple[bytes, str | None]:
+        """Note what one event says: (bytes to forward for it, its text).
+
+        The text is given when it is all that the event says and the block is forwarded as it is.
+        """

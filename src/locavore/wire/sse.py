@@ -100,13 +100,10 @@ class Framer:
         return data.removeprefix(b"\xef\xbb\xbf")
 
 
-def blocks(framed: bytes) -> list[bytes]:
-    """The blocks of what `Framer` returned, each with its blank line."""
-    return [part.lstrip(b"\n") + b"\n\n" for part in framed.split(b"\n\n") if part.strip(b"\n")]
-
-
 def parse(block: bytes) -> SseEvent:
     """One `\\n`-framed block."""
+    if block.startswith(b"data: ") and block.find(b"\n") == len(block) - 2:
+        return SseEvent(None, block[6:-2])  # most events are one line
     name: str | None = None
     lines: list[bytes] = []
     for line in block.split(b"\n"):
@@ -142,7 +139,7 @@ class SseDecoder:
 
 
 def _events(framed: bytes) -> list[SseEvent]:
-    return [event for block in blocks(framed) if (event := parse(block)).data]
+    return [event for block in framed.split(b"\n\n") if (event := parse(block)).data]
 
 
 def frame(data: bytes, event: str | None = None) -> bytes:

@@ -8,6 +8,7 @@ from locavore.wire.anthropic_messages.wire_events import (
     DECODE_ERRORS,
     WireEvent,
     decode_event,
+    text_alone,
 )
 from locavore.wire.anthropic_messages.writer import STOP_EVENT
 from locavore.wire.faults import broken, to_failure
@@ -16,19 +17,14 @@ from locavore.wire.sse import SseEvent
 
 
 class MessagesScanner(StreamScanner):
-    """Only the events that open and close a message, and errors, are decoded."""
+    """Usage comes in two parts, at the message's start and at its end."""
 
     def __init__(self, *, strip_usage: bool = False) -> None:
         super().__init__(strip_usage=strip_usage)
         self._usage: WireUsage | None = None
         self._called_tools = False
 
-    def _quick(self, framed: bytes) -> bytes | None:
-        if b'"message_' in framed or b'"error"' in framed or b'"tool_use"' in framed:
-            return None
-        return framed
-
-    def _event(self, block: bytes, event: SseEvent) -> bytes:
+    def _event(self, block: bytes, event: SseEvent) -> tuple[bytes, str | None]:
         try:
             wire = decode_event(event.data)
         except DECODE_ERRORS:
@@ -36,12 +32,13 @@ class MessagesScanner(StreamScanner):
                 self.failure = to_failure(read_error(event.data))
             else:
                 self.failure = broken("the upstream sent an event that is not of a messages stream")
-            return b""
+            return b"", None
         if wire.type == "error" or event.event == "error":
             self.failure = to_failure(read_error(event.data))
-            return b""
-        self._note(wire.type or event.event or "", wire)
-        return block
+            return b"", None
+        kind = wire.type or event.event or ""
+        self._note(kind, wire)
+        return block, text_alone(wire.delta) if kind == "content_block_delta" else None
 
     def _note(self, kind: str, wire: WireEvent) -> None:
         if kind == "message_stop":

@@ -52,5 +52,12 @@ class WireEvent(msgspec.Struct, gc=False):
     usage: WireUsage | None = None
 
 
+def text_alone(delta: WireDelta | None) -> str | None:
+    """The text of a delta that says nothing else."""
+    said = (delta.text, delta.thinking, delta.partial_json) if delta is not None else ()
+    pieces = [text for text in said if text]
+    return pieces[0] if len(pieces) == 1 else None
+
+
 decode_event = msgspec.json.Decoder(WireEvent).decode
 decode_answer = msgspec.json.Decoder(WireAnswer).decode

@@ -65,6 +65,21 @@ class Chunk(Answer, gc=False):
         return bool(raw) and raw != b"null"
 
 
+def text_alone(chunk: Chunk) -> str | None:
+    """The text of a chunk that says nothing else; None when it may say more."""
+    choices = chunk.choices
+    if not choices or len(choices) > 1 or chunk.usage or chunk.timings or chunk.x_groq:
+        return None
+    choice = choices[0]
+    delta = said(choice)
+    if delta is None or choice.finish_reason or choice.usage or delta.tool_calls or delta.refusal:
+        return None
+    content, thought = delta.content, delta.thought
+    if not isinstance(content, str | None) or (content and thought):
+        return None
+    return content or thought or None
+
+
 decode_chunk = msgspec.json.Decoder(Chunk).decode
 
 DECODE_ERRORS = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)

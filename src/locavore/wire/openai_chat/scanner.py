@@ -6,7 +6,14 @@ import msgspec
 
 from locavore.wire.decoding import encode
 from locavore.wire.faults import broken, to_failure
-from locavore.wire.openai_chat.chunks import DECODE_ERRORS, Choice, Chunk, decode_chunk, said
+from locavore.wire.openai_chat.chunks import (
+    DECODE_ERRORS,
+    Choice,
+    Chunk,
+    decode_chunk,
+    said,
+    text_alone,
+)
 from locavore.wire.openai_chat.errors import read_error
 from locavore.wire.openai_chat.reader import DONE
 from locavore.wire.openai_chat.reasons import read_reason
@@ -21,33 +28,18 @@ _NULL_USAGE = b',"usage":null'
 
 
 class ChatScanner(StreamScanner):
-    """Chunks with a finish reason, usage, an error or tool calls are decoded; others are not."""
+    """Tool calls are placed, usage that only we asked for is taken out."""
 
     def __init__(self, *, strip_usage: bool = False) -> None:
         super().__init__(strip_usage=strip_usage)
         self._trackers: dict[int, CallTracker] = {}
         self._choices: set[int] = set()
 
-    def _quick(self, framed: bytes) -> bytes | None:
-        if self.strip_usage:
-            framed = framed.replace(_NULL_USAGE, b"")
-        if (
-            b"[DONE]" in framed
-            or b'_reason":"' in framed
-            or b'_reason": "' in framed
-            or b'"error"' in framed
-            or b'"tool_calls"' in framed
-            or (b'"usage"' in framed and (self.strip_usage or _has_usage(framed)))
-            or b'"timings"' in framed
-        ):
-            return None
-        return framed
-
-    def _event(self, block: bytes, event: SseEvent) -> bytes:
-        data = event.data.strip()
-        if data == DONE:
+    def _event(self, block: bytes, event: SseEvent) -> tuple[bytes, str | None]:
+        data = event.data
+        if data.strip() == DONE:
             self.ended = True
-            return DONE_EVENT
+            return DONE_EVENT, None
         try:
             chunk = decode_chunk(data)
         except DECODE_ERRORS:
@@ -55,12 +47,12 @@ class ChatScanner(StreamScanner):
                 self.failure = to_failure(read_error(data))
             else:
                 self.failure = broken("the upstream sent a stream event that is not a chat chunk")
-            return b""
+            return b"", None
         if chunk.failed or event.event == "error":
             self.failure = to_failure(read_error(data))
-            return b""
+            return b"", None
         placed = self._note(chunk)
-        return self._forward(block, data, chunk, placed)
+        return self._forward(block, data, chunk, placed), text_alone(chunk)
 
     def _note(self, chunk: Chunk) -> dict[int, list[Placed]]:
         """Take the chunk's facts; placed tool deltas by position of their choice in the chunk."""
@@ -91,12 +83,14 @@ class ChatScanner(StreamScanner):
     def _forward(
         self, block: bytes, data: bytes, chunk: Chunk, placed: dict[int, list[Placed]]
     ) -> bytes:
-        repair = any(call.repaired for calls in placed.values() for call in calls)
+        repair = placed and any(call.repaired for calls in placed.values() for call in calls)
         strip = self.strip_usage and b'"usage"' in data
         if not repair and not strip:
             return block
         if strip and not chunk.choices and chunk.usage is not None:
             return b""
+        if not repair and chunk.usage is None and block.count(_NULL_USAGE) == 1:
+            return block.replace(_NULL_USAGE, b"")
         fields = _decode_any(data)
         if strip:
             fields.pop("usage", None)
@@ -110,11 +104,6 @@ class ChatScanner(StreamScanner):
             self.trailer += DONE_EVENT
         else:
             super()._close()
-
-
-def _has_usage(framed: bytes) -> bool:
-    empty = framed.count(b'"usage":null') + framed.count(b'"usage": null')
-    return framed.count(b'"usage"') > empty
 
 
 def _patch(fields: dict[str, Any], placed: dict[int, list[Placed]]) -> None:

@@ -17,25 +17,15 @@ _ENDS = ("response.completed", "response.incomplete", "response.failed")
 
 
 class ResponsesScanner(StreamScanner):
-    """Once content has begun only errors and the last event are decoded."""
+    """The last event holds the whole answer, and how it ended."""
 
     def __init__(self, *, strip_usage: bool = False) -> None:
         super().__init__(strip_usage=strip_usage)
         self._called_tools = False
 
-    def _quick(self, framed: bytes) -> bytes | None:
-        if (
-            b'"error"' in framed
-            or b'"response.completed"' in framed
-            or b'"response.incomplete"' in framed
-            or b'"function_call"' in framed
-        ):
-            return None
-        return framed
-
-    def _event(self, block: bytes, event: SseEvent) -> bytes:
+    def _event(self, block: bytes, event: SseEvent) -> tuple[bytes, str | None]:
         if event.data.strip() == b"[DONE]":
-            return b""
+            return b"", None
         try:
             wire = decode_event(event.data)
         except DECODE_ERRORS:
@@ -43,7 +33,7 @@ class ResponsesScanner(StreamScanner):
                 self.failure = to_failure(read_error(event.data))
             else:
                 self.failure = broken("the upstream sent an event that is not of responses")
-            return b""
+            return b"", None
         kind = wire.type or event.event or ""
         if kind == "error" or not kind:
             self.failure = to_failure(read_error(event.data))
@@ -51,7 +41,8 @@ class ResponsesScanner(StreamScanner):
             self._end(wire.response)
         else:
             self._note(kind, wire)
-        return b"" if self.failure is not None else block
+        # Its events are numbered: none is another with another text.
+        return b"" if self.failure is not None else block, None
 
     def _note(self, kind: str, wire: WireEvent) -> None:
         if kind.endswith(".delta") and wire.delta:
