@@ -8,9 +8,12 @@ import sys
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from locavore.core.access import Quota
 from locavore.core.errors import StoreError
@@ -21,7 +24,9 @@ from locavore.ledger.shared_leases import SharedLeases
 from locavore.ledger.slices import NANO
 from locavore.ledger.sqlite_leases import SqliteLeases
 from locavore.ledger.valkey_leases import DEAD_S, ValkeyLeases
+from tests.contracts.proxy import StallingProxy, stalled
 from tests.contracts.servers import Valkey, valkey
+from tests.e2e.serving import eventually
 from tests.ledger import budget_worker
 
 ROOT = Path(__file__).parents[2]
@@ -175,33 +180,130 @@ def test_c81_a_lost_limiter_leaves_each_node_its_share_and_is_told_afterwards(
     tmp_path: Path, valkey_server: Valkey
 ) -> None:
     quota = Quota(scope="all", unit="requests", limit=Decimal(12), period="day")
-    clock = [0.0]
-    with valkey() as server:
+    redis.Redis.from_url(valkey_server.url).flushall()
+    with StallingProxy(valkey_server.socket) as proxy, contextlib.ExitStack() as stack:
         nodes = []
         for name in ("one", "two", "three"):
-            shared = SharedLeases(
-                ValkeyLeases(server.url, timeout_s=1),
-                SqliteLeases(tmp_path / name),
-                nodes=3,
-                clock=lambda: clock[0],
+            far = ValkeyLeases(f"redis://127.0.0.1:{proxy.port}/0", timeout_s=2)
+            near = SqliteLeases(tmp_path / name)
+            shared = stack.enter_context(
+                contextlib.closing(SharedLeases(far, near, nodes=3, retry_s=0.01))
             )
             nodes.append(limits(tmp_path / name, shared, quota))
-        server.kill()
-        admitted = [take_all(node) for node in nodes]
-        assert admitted == [4, 4, 4]  # 12 ÷ 3 each, not 12 each
-    # The server comes back, empty: what was spent meanwhile is booked there.
-    clock[0] += 10
-    client = redis.Redis.from_url(valkey_server.url)
-    client.flushall()
+        with stalled(proxy):
+            admitted = [take_all(node) for node in nodes]
+            assert admitted == [4, 4, 4]  # 12 ÷ 3 each, not 12 each
+        store = stack.enter_context(
+            contextlib.closing(ValkeyLeases(valkey_server.url, timeout_s=5))
+        )
+        eventually(lambda: _booked(nodes, store) == 12, "booked, with no restart")
+        for node in nodes:
+            assert isinstance(node.reserve(None, None, None, 0), Refusal)
+
+
+def _booked(nodes: list[Authorizer], store: ValkeyLeases) -> int:
     for node in nodes:
-        shared_leases = node._leases
-        assert isinstance(shared_leases, SharedLeases)
-        shared_leases._shared = ValkeyLeases(valkey_server.url, timeout_s=5)
         node.tick()
-    with contextlib.closing(ValkeyLeases(valkey_server.url, timeout_s=5)) as store:
-        assert sum(store.committed().values()) == 12
-    for node in nodes:
-        assert isinstance(node.reserve(None, None, None, 0), Refusal)
+    return sum(store.committed().values())
+
+
+def test_c81_a_second_outage_begins_with_what_the_first_one_left(
+    tmp_path: Path, valkey_server: Valkey
+) -> None:
+    redis.Redis.from_url(valkey_server.url).flushall()
+    with StallingProxy(valkey_server.socket) as proxy:
+        far = ValkeyLeases(f"redis://127.0.0.1:{proxy.port}/0", timeout_s=2)
+        shared = SharedLeases(far, SqliteLeases(tmp_path), nodes=2, retry_s=0.01)
+        with contextlib.closing(shared):
+            with stalled(proxy):
+                assert shared.take("h", [want(8, 16)]) == [Granted(8, 0)]
+                assert shared.take("h", [want(1, 16)]) == Short(ACCOUNT, 0)
+            eventually(lambda: not shared.lost, "it answers again")
+            eventually(lambda: _books(shared) == {ACCOUNT: 8}, "booked")
+            with stalled(proxy):
+                assert shared.take("h", [want(5, 16)]) == Short(ACCOUNT, 4)
+
+
+def _books(shared: SharedLeases) -> dict[Account, int]:
+    shared.beat("h")
+    return shared.committed()
+
+
+def test_c80_a_take_without_an_answer_is_undone_and_a_gift_is_given_once(
+    valkey_server: Valkey,
+) -> None:
+    redis.Redis.from_url(valkey_server.url).flushall()
+    with StallingProxy(valkey_server.socket) as proxy:
+        store = ValkeyLeases(f"redis://127.0.0.1:{proxy.port}/0", timeout_s=2)
+        with contextlib.closing(store):
+            assert store.take("h", [want(40)]) == [Granted(40, 60)]
+            with stalled(proxy), pytest.raises(StoreError, match="do not answer"):
+                store.take("h", [want(7)])
+            proxy.flush()  # the server has done it, and nobody heard
+            assert store.committed() == {ACCOUNT: 47}
+            store.beat("h")
+            assert store.committed() == {ACCOUNT: 40}
+            with stalled(proxy):
+                store.give("h", [gift(10)])
+            store.beat("h")
+            store.beat("h")
+            assert store.committed() == {ACCOUNT: 30}
+
+
+class Unreliable(ValkeyLeases):
+    """Each step may be lost, done without an answer, or done only when the server wakes up."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, timeout_s=5)
+        self.fates: list[str] = []
+        self.late: list[tuple[Any, list[str | int]]] = []
+
+    def _run(self, script: Any, args: list[str | int]) -> Any:
+        fate = self.fates.pop() if self.fates else "answered"
+        if fate == "late":
+            self.late.append((script, args))
+        answer = super()._run(script, args) if fate in ("answered", "unheard") else None
+        if fate != "answered":
+            raise StoreError(fate)
+        return answer
+
+
+STEP = st.tuples(
+    st.sampled_from(["take", "give", "beat", "wake"]),
+    st.integers(1, 9),
+    st.sampled_from(["answered", "answered", "lost", "unheard", "late"]),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=st.lists(STEP, max_size=30))
+def test_c60_whatever_is_lost_on_the_way_what_is_committed_is_what_is_held(
+    valkey_server: Valkey, steps: list[tuple[str, int, str]]
+) -> None:
+    redis.Redis.from_url(valkey_server.url).flushall()
+    with contextlib.closing(Unreliable(valkey_server.url)) as store:
+        held = 0
+        for what, amount, fate in steps:
+            store.fates = [fate]
+            with contextlib.suppress(StoreError):
+                if what == "take":
+                    answer = store.take("h", [want(amount)])
+                    held += 0 if isinstance(answer, Short) else answer[0].amount
+                elif what == "give" and held:
+                    store.give("h", [gift(min(amount, held))])
+                    held -= min(amount, held)
+                elif what == "beat":
+                    store.beat("h")
+                elif what == "wake":
+                    for script, args in store.late:
+                        ValkeyLeases._run(store, script, args)
+                    store.late.clear()
+            assert held <= 100
+        store.fates = []
+        store.beat("h")
+        for script, args in store.late:
+            ValkeyLeases._run(store, script, args)
+        assert store.committed().get(ACCOUNT, 0) == held
 
 
 def take_all(node: Authorizer) -> int:

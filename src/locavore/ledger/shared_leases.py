@@ -1,21 +1,33 @@
 """When the shared limiter is lost, this machine goes on with its share: limit ÷ nodes (C81).
 
 What is granted meanwhile comes from a local store and is booked at the shared one as soon as that
-answers again, so nothing that was spent is forgotten.
+answers again, so nothing that was spent is forgotten. A thread looks for it; calls do not wait for
+a server that was silent once until it has answered there.
 """
 
 import logging
-import time
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from locavore.core.errors import StoreError
 from locavore.ledger.leases import Account, Gift, Granted, LeaseStore, Short, Want
 from locavore.ledger.sqlite_leases import SqliteLeases
 
 RETRY_S = 1.0
-"""So long a lost limiter is left alone: each try may take its whole timeout."""
+"""How often a lost limiter is looked for."""
+REMEMBERED = 100_000
+"""Accounts whose state at the shared store a worker keeps in mind."""
 log = logging.getLogger(__name__)
+
+
+class Reachable(LeaseStore, Protocol):
+    """A store on another machine."""
+
+    def reachable(self) -> bool:
+        """Whether it answers now. Asked from another thread than the rest."""
+        ...
 
 
 class SharedLeases:
@@ -23,11 +35,11 @@ class SharedLeases:
 
     def __init__(
         self,
-        shared: LeaseStore,
+        shared: Reachable,
         local: LeaseStore,
         *,
         nodes: int,
-        clock: Callable[[], float] = time.monotonic,
+        retry_s: float = RETRY_S,
     ) -> None:
         """`nodes`: how many gateways share the limits when all are up."""
         if nodes < 1:
@@ -35,8 +47,9 @@ class SharedLeases:
         self._shared = shared
         self._local = local
         self._nodes = nodes
-        self._clock = clock
-        self._lost_until_s = 0.0
+        self._retry_s = retry_s
+        self._lost = threading.Event()
+        self._closed = threading.Event()
         self._left: dict[Account, int] = {}
         """What was left at the shared store when it last told."""
         self._owed: dict[Account, Gift] = {}
@@ -44,7 +57,7 @@ class SharedLeases:
 
     @property
     def lost(self) -> bool:
-        return self._clock() < self._lost_until_s
+        return self._lost.is_set()
 
     def take(self, holder: str, wants: Sequence[Want]) -> list[Granted] | Short:
         if not self.lost:
@@ -58,7 +71,7 @@ class SharedLeases:
         self._book(holder)
         answer = self._shared.take(holder, wants)
         if not isinstance(answer, Short):
-            if len(self._left) > 100_000:
+            if len(self._left) > REMEMBERED and not self._owed:
                 self._left.clear()
             self._left.update(
                 (want.account, got.left) for want, got in zip(wants, answer, strict=True)
@@ -76,7 +89,7 @@ class SharedLeases:
         return answer
 
     def _share(self, want: Want) -> int:
-        left = self._left.get(want.account, want.limit)
+        left = self._left.setdefault(want.account, want.limit)
         return max(0, min(want.limit, left)) // self._nodes
 
     def _book(self, holder: str) -> None:
@@ -86,6 +99,8 @@ class SharedLeases:
         owed = list(self._owed.values())
         self._shared.give(holder, owed)
         self._owed.clear()
+        for gift in owed:  # the next outage begins with what is left after this one
+            self._left[gift.account] += gift.amount
         log.warning("limits: the shared store answers again; %d accounts booked", len(owed))
         self._local.give(holder, [Gift(g.account, -g.amount, True, g.end_s) for g in owed])
 
@@ -108,8 +123,16 @@ class SharedLeases:
                 self._lose(error)
 
     def _lose(self, error: StoreError) -> None:
-        self._lost_until_s = self._clock() + RETRY_S
-        log.warning("limits: %s; a share of 1/%d holds here", error.message, self._nodes)
+        if not self._lost.is_set():
+            self._lost.set()
+            log.warning("limits: %s; a share of 1/%d holds here", error.message, self._nodes)
+            threading.Thread(target=self._look_for_it, name="limits", daemon=True).start()
+
+    def _look_for_it(self) -> None:
+        while not self._closed.wait(self._retry_s):
+            if self._shared.reachable():
+                self._lost.clear()
+                return
 
     def recover(self, leases_dir: Path, *, now_s: float) -> int:
         """A worker that was killed during an outage stays booked as the local store knows it."""
@@ -121,6 +144,7 @@ class SharedLeases:
         return self._shared.committed()
 
     def close(self) -> None:
+        self._closed.set()
         self._shared.close()
         self._local.close()
 
