@@ -11,8 +11,8 @@ import pytest
 from locavore.catalog.load import load
 from locavore.core.errors import ConfigError
 from locavore.planner import adding
+from locavore.planner.speed_gguf import write_shape
 from locavore.planner.tensors import parameters
-from tests.planner import gguf_files
 
 CATALOG = load()
 LLAMA = {
@@ -85,7 +85,7 @@ def test_only_the_head_of_a_gguf_is_fetched(
     shape = CATALOG.model("qwen3:0.6b").shape
     assert shape is not None
     whole = tmp_path / "model-Q4_K_M.gguf"
-    gguf_files.write(whole, shape, "Q4_K_M")
+    write_shape(whole, shape, "Q4_K_M")
     hub.files[whole.name] = whole.read_bytes()
     monkeypatch.setattr(adding, "HEAD_BYTES", 8 << 20)
     model, _ = adding.add("ours/model", catalog=CATALOG, to=tmp_path / "catalog")

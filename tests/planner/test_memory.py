@@ -11,7 +11,7 @@ from locavore.catalog.load import load
 from locavore.catalog.schema import Model, Shape
 from locavore.core.errors import ConfigError
 from locavore.planner import memory, quantization, tensors
-from tests.planner import gguf_files
+from locavore.planner.speed_gguf import write_shape
 
 MIB = memory.MIB
 
@@ -111,7 +111,7 @@ def test_prediction_equals_what_the_real_engine_allocates(
     name: str, quant: str, context: int, kv_type: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "model.gguf"
-    gguf_files.write(path, shape(name), quant)
+    write_shape(path, shape(name), quant)
     log = _run(path, context, kv_type, prompt=0).stderr
     setting = memory.Setting(
         quantization=quant, context_tokens=context, kv_type=kv_type, engine="embedded"
@@ -129,7 +129,7 @@ def test_prediction_equals_resident_memory_to_one_percent(
     name: str, quant: str, context: int, kv_type: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "model.gguf"
-    gguf_files.write(path, shape(name), quant)
+    write_shape(path, shape(name), quant)
     resident = int(_run(path, context, kv_type, prompt=1000).stdout.split()[1])
     setting = memory.Setting(
         quantization=quant, context_tokens=context, kv_type=kv_type, engine="embedded"

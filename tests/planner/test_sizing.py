@@ -13,9 +13,9 @@ from locavore.planner import licenses
 from locavore.planner.adding import add, from_config
 from locavore.planner.finetune import Job, adapter_parameters, finetune, training_bytes
 from locavore.planner.ledger_volume import measured
+from locavore.planner.speed_gguf import write_shape
 from locavore.planner.tensors import parameters
 from locavore.planner.volume import USES, volume
-from tests.planner import gguf_files
 
 CATALOG = load()
 
@@ -145,7 +145,7 @@ def test_research_licenses_forbid_products_and_permissive_ones_ask_little() -> N
 def test_a_gguf_file_becomes_a_catalog_model(tmp_path: Path) -> None:
     shape = shape_named("qwen3:0.6b")
     path = tmp_path / "weights.gguf"
-    gguf_files.write(path, shape, "Q4_K_M")
+    write_shape(path, shape, "Q4_K_M")
     folder = tmp_path / "catalog"
     _model, file = add(
         str(path), name="ours-0.6B", license="apache-2.0", catalog=CATALOG, to=folder

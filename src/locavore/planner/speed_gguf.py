@@ -15,8 +15,9 @@ from locavore.planner.quantization import gguf_types, row_bytes
 _ALIGNMENT = 32
 # ggml type ids, GGUF specification.
 _TYPES = {
-    "F32": 0, "F16": 1, "Q4_0": 2, "Q5_0": 6, "Q8_0": 8, "Q2_K": 10, "Q3_K": 11, "Q4_K": 12,
-    "Q5_K": 13, "Q6_K": 14, "BF16": 30,
+    "F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "Q2_K": 10,
+    "Q3_K": 11, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14, "IQ2_XXS": 16, "IQ2_XS": 17, "IQ3_XXS": 18,
+    "IQ1_S": 19, "IQ4_NL": 20, "IQ3_S": 21, "IQ2_S": 22, "IQ4_XS": 23, "IQ1_M": 29, "BF16": 30,
 }  # fmt: skip
 _U32, _F32, _STRING, _ARRAY, _I32 = 4, 6, 8, 9, 5
 
@@ -55,6 +56,8 @@ def _metadata(shape: Shape) -> Iterator[tuple[str, bytes]]:
         "attention.value_length": shape.head_dim,
         "vocab_size": shape.vocab,
     }
+    if shape.window:
+        numbers["attention.sliding_window"] = shape.window
     for key, value in numbers.items():
         yield f"{name}.{key}", struct.pack("<II", _U32, value)
     yield f"{name}.attention.layer_norm_rms_epsilon", struct.pack("<If", _F32, 1e-6)
