@@ -13,11 +13,12 @@ from locavore.core.estimate import Estimate
 from locavore.core.money import Price, Rate
 from locavore.core.policy import QUALITY_FLOOR, Policy, Require, Rule, When
 from locavore.core.request import Request
-from locavore.routing.decide import Call, decide, refusal
+from locavore.routing.decide import decide, refusal
 from locavore.routing.quality import Priors
 from locavore.routing.reasons import CODES, EXCLUDES, code_of
 from locavore.routing.router import Router
 from locavore.routing.rules import NO_LIMIT, narrow
+from locavore.routing.weighing import Call
 
 IDS = [f"p{i}/m" for i in range(6)]
 LABELS = frozenset({"health", "secret"})

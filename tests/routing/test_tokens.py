@@ -8,6 +8,7 @@ import pytest
 
 from locavore.core.policy import Policy
 from locavore.core.request import Request
+from locavore.routing.asks import Asks
 from locavore.routing.facts import measure
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "routing" / "tokens"
@@ -29,7 +30,7 @@ def request(text: str) -> Request:
 def test_c36_every_tokenizer_counts_inside_the_interval(index: int) -> None:
     text, counted = SAMPLES[index]["text"] * REPEATS, COUNTED[index]
     asked = request(text)
-    tokens = measure(asked, Policy(), ask=text).input_tokens
+    tokens = measure(asked, Policy(), asks=Asks(text)).input_tokens
     unread = measure(asked, Policy()).input_tokens
     for name in TOKENIZERS:
         exact = asked.prompt_bytes / counted[name]
@@ -45,6 +46,8 @@ def test_the_samples_are_the_counted_ones() -> None:
 
 def test_figures_count_for_more_tokens_than_prose() -> None:
     prose, figures = "the old mill at the river " * 400, "4831.22,0.0041,17 " * 578
-    means = [measure(request(t), Policy(), ask=t).input_tokens.mean for t in (prose, figures)]
+    means = [
+        measure(request(t), Policy(), asks=Asks(t)).input_tokens.mean for t in (prose, figures)
+    ]
     assert abs(len(prose) - len(figures)) < 10
     assert means[1] > 2 * means[0]

@@ -118,8 +118,10 @@ class Given(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     """backend id -> share of tries that failed lately."""
     home: str | None = None
     """Backend id that served this conversation before."""
-    cached_tokens: int = 0
-    """Prompt tokens that its cache is taken to hold."""
+    cached_share: float = 0.0
+    """Share of the prompt that its cache is taken to hold."""
+    unjudged: str = ""
+    """Why promises could not be judged."""
 
 
 class Explored(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):

@@ -65,8 +65,9 @@ class Routing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """In doubt is an answer whose expected gain lies this close to the promise's threshold."""
     least_stay: float = 0.1
     """A cascade is not tried when its answer is less likely than this to stay local."""
-    switch: Literal["saving", "never"] = "saving"
-    """Whether a conversation changes its model: when the saving exceeds what is lost, or never."""
+    switch: Literal["saving", "quality"] = "saving"
+    """When a conversation changes a model that still suffices: when that saves more than it loses,
+    or only when it does not suffice any more."""
     cache_s: float = 300.0
     """For so long a provider is taken to keep a conversation's prompt in its cache."""
     failure_rate: float = 0.0

@@ -13,6 +13,7 @@ import msgspec
 
 from locavore.core.errors import ConfigError
 from locavore.evidence.comparators import Expect, score
+from locavore.routing.asks import asks_of
 from locavore.routing.estimators.promised import Entry, Promises
 from locavore.routing.estimators.signals import Signals
 from locavore.routing.estimators.trunk import Trunk
@@ -193,8 +194,9 @@ def _judged(
 def _ask(item: Item) -> tuple[str, str]:
     """The user's ask and its task class, as the gateway reads them."""
     body = item.body("auto")
-    words = FORMATS["openai_chat"].ask(body)
-    return words, item.task or task_of(FORMATS["openai_chat"].request(body), words)
+    chat = FORMATS["openai_chat"]
+    asks = asks_of(chat.turns(body))
+    return asks.last, item.task or task_of(chat.request(body), asks)
 
 
 def _label(

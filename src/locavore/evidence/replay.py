@@ -18,10 +18,11 @@ from locavore.core.estimate import Estimate
 from locavore.core.money import Usage, cost_of
 from locavore.core.outcome import CallRecord
 from locavore.core.request import Request
-from locavore.routing.decide import Call, choose
+from locavore.routing.decide import choose
 from locavore.routing.router import Router
 from locavore.routing.rules import NO_LIMIT, limits_of, matching
 from locavore.routing.survey import survey
+from locavore.routing.weighing import Call
 from locavore.wire.formats import FORMATS
 
 

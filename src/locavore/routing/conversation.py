@@ -15,8 +15,6 @@ from locavore.routing.asks import Asks, asks_of
 
 _SAMPLE_CHARS = 48
 """Of each message its length, start and end go into the digest: 30 KB need not be hashed."""
-LEAST_CACHED_TOKENS = 1024
-"""Shorter prompts are in no provider's cache (OpenAI's and Anthropic's documentation, 2026)."""
 
 
 def mark_of(backend_id: str) -> int:
@@ -79,6 +77,11 @@ class Talk:
             parts.append(text[-_SAMPLE_CHARS:])
         told = "\n".join(parts).encode("utf-8", "replace")
         return blake2b(told, digest_size=16, key=self._homes.secret).digest()
+
+
+def said(request: Request, ask: Callable[[bytes], str]) -> Talk:
+    """A conversation of one message."""
+    return Talk(request, lambda body: [Turn("user", ask(body))])
 
 
 def answered(turns: Sequence[Turn]) -> int:

@@ -69,11 +69,13 @@ def total_usd(charges: Charges) -> Decimal:
     return charges.answer_usd + charges.retries_usd + charges.escalation_usd + charges.cached_usd
 
 
-def cascade_charges(local: Charges, cloud_usd: Decimal, stays: float) -> Charges:
+def cascade_charges(
+    local: Charges, cloud_usd: Decimal, stays: float, *, samples: int = 0
+) -> Charges:
     """`cloud_usd`: expected cost of a direct answer by the cloud."""
     return Charges(
-        answer_usd=local.answer_usd,
-        retries_usd=local.retries_usd,
+        answer_usd=local.answer_usd * (1 + samples),
+        retries_usd=local.retries_usd * (1 + samples),
         cached_usd=local.cached_usd,
         escalation_usd=expected_cost_usd(stays, _ZERO, cloud_usd),
     )

@@ -5,50 +5,29 @@ call of a kind and may be kept; `choose` looks at one call. `Router` keeps surve
 and is what both the live path and every dry run call, so they cannot differ (C111).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
-from typing import Protocol
 
-import msgspec
-
-from locavore.core.backend import Backend
-from locavore.core.decision import Candidate, Considered, Decision, Facts
+from locavore.core.decision import (
+    Candidate,
+    CascadePlan,
+    Considered,
+    Decision,
+    Facts,
+    Given,
+)
 from locavore.core.errors import NoCandidate
-from locavore.core.estimate import Estimate
-from locavore.core.money import Cost, Price, Usage, cost_of
-from locavore.core.policy import Policy, Require
+from locavore.core.money import cost_of
+from locavore.core.policy import Policy
 from locavore.core.request import Request
-from locavore.routing import limits as check
+from locavore.routing.cost import Prices
 from locavore.routing.latency import forecast_ttft_s
 from locavore.routing.names import Resolved
 from locavore.routing.quality import Quality
 from locavore.routing.reasons import AVAILABILITY, code_of
-from locavore.routing.rules import NO_LIMIT, limits_of
-from locavore.routing.survey import BELOW_FLOOR, SUFFICES, Option, Survey, survey
-
-
-class Latency(Protocol):
-    """Forecast seconds to the first token; None: unknown."""
-
-    def __call__(self, backend: Backend, facts: Facts) -> Estimate | None: ...
-
-
-class Prices(Protocol):
-    """Cost of a usage at a price."""
-
-    def __call__(self, usage: Usage, price: Price | None) -> Cost: ...
-
-
-class Call(msgspec.Struct, frozen=True):
-    """What the caller adds to a request."""
-
-    decision_id: str
-    unavailable: Mapping[str, str] = {}
-    """backend id -> why it cannot be reached now."""
-    limits: Require = NO_LIMIT
-    """The caller's own limits, which only narrow."""
-    fallbacks: bool = True
-    """False: the caller wants no other backend tried."""
+from locavore.routing.rules import limits_of
+from locavore.routing.survey import BELOW_FLOOR, SUFFICES, Survey, survey
+from locavore.routing.weighing import Call, Latency, Row, Weigher
 
 
 def decide(
@@ -89,38 +68,27 @@ def decide(
     )
 
 
-class _Row:
-    """An option that this call may use, with what it would cost."""
-
-    __slots__ = ("cost_usd", "option", "slow", "ttft_s")
-
-    def __init__(
-        self, option: Option, cost_usd: Decimal | None, ttft_s: Estimate | None, *, slow: bool
-    ) -> None:
-        self.option = option
-        self.cost_usd = cost_usd
-        self.ttft_s = ttft_s
-        self.slow = slow
-
-
 _ZERO = Decimal(0)
 
 
-def _rank(row: _Row) -> tuple[int, float, bool, bool, Decimal, int, float, int]:
+def _rank(row: Row) -> tuple[int, float, bool, bool, bool, Decimal, bool, int, float, int]:
     """The cheapest that suffices; then the best that is known not to; then the unknown.
 
     A winner stays the winner under a stricter floor as long as it reaches it, and whoever follows
-    it is better: so a stricter posture never lowers the quality.
+    it is better: so a stricter posture never lowers the quality. At equal cost a conversation
+    stays where it is.
     """
     option, cost_usd = row.option, row.cost_usd
     share = option.quality
     low = share.low if share is not None else 0.0
     return (
-        option.tier,
-        -low if option.tier == BELOW_FLOOR else 0.0,
+        row.tier,
+        -low if row.tier == BELOW_FLOOR else 0.0,
+        row.leaves,
         row.slow,
         cost_usd is None,
         _ZERO if cost_usd is None else cost_usd,
+        not row.home,
         option.backend.place,
         -low,
         option.order,
@@ -141,45 +109,37 @@ def choose(
     """The second half of `decide`."""
     options = found.options
     alone = len(options) == 1 and resolved.named and not found.excluded
-    usage = _expected_usage(facts, policy)
-    rows: list[_Row] = []
+    weigher = Weigher(
+        request, facts, call, found.limits, policy=policy, latency=latency, prices=prices
+    )
+    rows: list[Row] = []
     excluded = list(found.excluded)
-    for option in options:
-        backend = option.backend
-        ttft_s = latency(backend, facts)
-        against = _overruns(option, found.limits, request, facts, ttft_s, call, prices)
-        if against:
-            excluded.append(_refused(option, against, ttft_s))
+    for option in options:  # a cascade comes after the two it is made of
+        weighed = weigher.direct(option) if option.cloud is None else weigher.cascade(option)
+        if isinstance(weighed, Considered):
+            excluded.append(weighed)
             continue
-        cost_usd = prices(usage, backend.price).usd
         if alone:
-            return _settled(option, cost_usd, ttft_s, request, facts, resolved, call, policy)
-        slow = ttft_s is not None and ttft_s.mean > policy.patience_s
-        rows.append(_Row(option, cost_usd, ttft_s, slow=slow))
+            return _settled(weighed, request, facts, resolved, call, policy)
+        rows.append(weighed)
     if len(rows) > 1 and not resolved.named:  # a named backend and its fallbacks keep their order
         rows.sort(key=_rank)
     return _decision(rows, excluded, request, facts, resolved, call, policy)
 
 
 def _settled(
-    option: Option,
-    cost_usd: Decimal | None,
-    ttft_s: Estimate | None,
-    request: Request,
-    facts: Facts,
-    resolved: Resolved,
-    call: Call,
-    policy: Policy,
+    row: Row, request: Request, facts: Facts, resolved: Resolved, call: Call, policy: Policy
 ) -> Decision:
     """What `_decision` says of one named backend alone: most calls, and nothing to rank."""
+    option = row.option
     account = Considered(
         id=option.id,
         place=option.place,
         verdict="chosen",
         reasons=option.notes,
-        cost_usd=cost_usd,
+        cost_usd=row.cost_usd,
         quality=option.quality,
-        ttft_s=ttft_s,
+        ttft_s=row.ttft_s,
     )
     return Decision(
         id=call.decision_id,
@@ -195,65 +155,8 @@ def _settled(
     )
 
 
-def _expected_usage(facts: Facts, policy: Policy) -> Usage:
-    """An allowance to answer at length is not a long answer: the forecast is cut to the default."""
-    return Usage(
-        input_tokens=int(facts.input_tokens.mean),
-        output_tokens=min(facts.output_tokens, policy.default_output_tokens),
-        estimated=True,
-    )
-
-
-def _overruns(
-    option: Option,
-    limits: Require,
-    request: Request,
-    facts: Facts,
-    ttft_s: Estimate | None,
-    call: Call,
-    prices: Prices,
-) -> list[str]:
-    """Reasons against an option that depend on this call's size and on what is reachable now."""
-    backend, against = option.backend, []
-    if call.unavailable and backend.id in call.unavailable:
-        against.append(f"unavailable: {call.unavailable[backend.id]}")
-    named = option.named
-    window = check.over_window(request, facts, backend, named=named)
-    if window is not None:
-        against.append(window)
-    if not named and request.max_output_tokens is not None:
-        output = check.over_output(request, backend)
-        if output is not None:
-            against.append(output)
-    if limits.max_ttft_s is not None and ttft_s is not None and ttft_s.high > limits.max_ttft_s:
-        against.append(f"max_ttft: {ttft_s.high:.0f} s forecast, {limits.max_ttft_s:g} s allowed")
-    if limits.max_cost_usd is not None:
-        most = prices(_largest_usage(facts), backend.price).usd
-        if most is None or most > limits.max_cost_usd:
-            worst = "unknown" if most is None else f"${most:f}"
-            against.append(f"max_cost: up to {worst}, ${limits.max_cost_usd} allowed")
-    return against
-
-
-def _largest_usage(facts: Facts) -> Usage:
-    return Usage(
-        input_tokens=int(facts.input_tokens.high), output_tokens=facts.output_tokens, estimated=True
-    )
-
-
-def _refused(option: Option, reasons: list[str], ttft_s: Estimate | None) -> Considered:
-    return Considered(
-        id=option.id,
-        place=option.place,
-        verdict="excluded",
-        reasons=tuple(reasons),
-        quality=option.quality,
-        ttft_s=ttft_s,
-    )
-
-
 def _decision(
-    rows: list[_Row],
+    rows: list[Row],
     excluded: list[Considered],
     request: Request,
     facts: Facts,
@@ -268,19 +171,20 @@ def _decision(
         baseline = next((r for r in rows if r.option.id == policy.baseline), None)
         if observing and baseline is not None and baseline is not rows[0]:
             rows = [baseline, *(r for r in rows if r is not baseline)]
-    # The others passed the same limits at this call's size, so any of them may follow (C42).
-    fallbacks = min(len(rows) - 1, policy.max_fallbacks) if call.fallbacks else 0
+    spares = _spares(rows, policy.max_fallbacks) if call.fallbacks else []
     why = () if resolved.named else _why(rows, baseline, observing=bool(observing))
     considered = [
-        _account(row, position, fallbacks, why, allowed=call.fallbacks)
-        for position, row in enumerate(rows)
+        _account(
+            row, why if row is rows[0] else (), chosen=row is rows[0], spares=spares, call=call
+        )
+        for row in rows
     ]
     return Decision(
         id=call.decision_id,
         requested=request.model,
         resolved=resolved.kind,
         chosen=rows[0].option.id if rows else None,
-        fallbacks=tuple(row.option.id for row in rows[1 : 1 + fallbacks]),
+        fallbacks=tuple(row.option.id for row in spares),
         considered=(*considered, *excluded),
         facts=facts,
         stage=policy.stage,
@@ -289,10 +193,45 @@ def _decision(
         would_choose=would_choose if observing else None,
         baseline_cost_usd=baseline.cost_usd if baseline is not None else None,
         policy_version=policy.version,
+        cascade=_plan(rows[0]) if rows else None,
+        given=_given(call),
     )
 
 
-def _why(rows: list[_Row], baseline: _Row | None, *, observing: bool) -> tuple[str, ...]:
+def _spares(rows: list[Row], most: int) -> list[Row]:
+    """Fallbacks: single backends that the chosen row does not ask anyway.
+
+    They passed the same limits at this call's size, so any of them may follow (C42).
+    """
+    if len(rows) < 2:
+        return []
+    first = rows[0].option
+    asked = {first.backend.id, first.cloud.id} if first.cloud is not None else {first.id}
+    rest = (row for row in rows[1:] if row.option.cloud is None and row.option.id not in asked)
+    return [row for row, _ in zip(rest, range(most), strict=False)]
+
+
+def _plan(row: Row) -> CascadePlan | None:
+    option = row.option
+    if option.cloud is None:
+        return None
+    return CascadePlan(local=option.backend.id, cloud=option.cloud.id, hold_s=row.hold_s)
+
+
+def _given(call: Call) -> Given | None:
+    """What a replay must be told to decide the same (C110)."""
+    if not (call.unavailable or call.failure_rates or call.home or call.unjudged):
+        return None
+    return Given(
+        unavailable=dict(call.unavailable),
+        failure_rates=dict(call.failure_rates),
+        home=call.home,
+        cached_share=call.cached_share,
+        unjudged=call.unjudged,
+    )
+
+
+def _why(rows: list[Row], baseline: Row | None, *, observing: bool) -> tuple[str, ...]:
     """What the chosen row owes its place to."""
     if not rows:
         return ()
@@ -301,33 +240,32 @@ def _why(rows: list[_Row], baseline: _Row | None, *, observing: bool) -> tuple[s
     excluded = ("baseline_excluded",) if observing else ()
     if len(rows) == 1:
         return (*excluded, "only_one")
-    return (*excluded, "cheapest") if rows[0].option.tier == SUFFICES else excluded
+    return (*excluded, "cheapest") if rows[0].tier == SUFFICES else excluded
 
 
 def _account(
-    row: _Row, position: int, fallbacks: int, why: tuple[str, ...], *, allowed: bool
+    row: Row, why: tuple[str, ...], *, chosen: bool, spares: list[Row], call: Call
 ) -> Considered:
-    notes = row.option.notes
-    verdict = "chosen"
-    if position == 0:
-        notes = why + notes
-    elif position <= fallbacks:
-        verdict = "fallback"
-    else:
-        verdict = "allowed"
-        notes = (*notes, "over_fallbacks" if allowed else "no_fallback")
+    option, charges = row.option, row.charges
+    notes = why + row.notes
+    verdict = "chosen" if chosen else "fallback" if row in spares else "allowed"
+    if verdict == "allowed" and option.cloud is None:
+        notes = (*notes, "over_fallbacks" if call.fallbacks else "no_fallback")
     if row.slow:
         notes = (*notes, "slow")
     if row.cost_usd is None:
         notes = (*notes, "cost_unknown")
+    plain = charges is None or row.cost_usd == charges.answer_usd
     return Considered(
-        id=row.option.id,
-        place=row.option.place,
+        id=option.id,
+        place=option.place,
         verdict=verdict,
         reasons=notes,
         cost_usd=row.cost_usd,
-        quality=row.option.quality,
+        quality=option.quality,
         ttft_s=row.ttft_s,
+        charges=None if plain else charges,
+        promise=option.promise,
     )
 
 

@@ -11,6 +11,7 @@ from locavore.core.decision import Facts
 from locavore.core.estimate import Estimate
 from locavore.core.policy import Policy, check_labels
 from locavore.core.request import Request
+from locavore.routing.asks import Asks, shortened
 from locavore.routing.rules import matching
 
 TASKS = (
@@ -32,7 +33,7 @@ UNREAD = "unread"
 """Task of a call whose ask nobody had to read: the client named the model."""
 
 ASK_CHARS = 600
-"""An ask is read up to here, half from its start and half from its end."""
+"""For its task, an ask is read up to here, from its start and its end."""
 
 # UTF-8 bytes per token: (mean, fewest, most) over o200k, cl100k, Qwen2.5 and Llama 3, measured by
 # benchmarks/routing/tokens; fewest are a fifth lower for tokenizers that were not measured. `most`
@@ -68,21 +69,20 @@ def measure(
     request: Request,
     policy: Policy,
     *,
-    ask: str | None = None,
+    asks: Asks | None = None,
     session_labels: frozenset[str] = frozenset(),
 ) -> Facts:
     """Facts of a request. Raises RequestError (400) for a label the policy does not know.
 
-    `ask` is the last user message; None leaves out task and script: a client that named a model
-    does not pay for reading it.
+    `asks` are the user's words; None leaves out task and script: a client that named a model does
+    not pay for reading them.
     """
     labels = request.labels | session_labels if session_labels else request.labels
     if labels:
         check_labels(labels, policy.labels)
     task, script = UNREAD, None
-    if ask is not None:
-        ask = users_ask(ask)
-        task, script = task_of(request, ask), script_of(ask)
+    if asks is not None:
+        task, script = task_of(request, asks), script_of(shortened(asks.last, ASK_CHARS))
     rules: tuple[str, ...] = ()
     if policy.rules:
         rules, labels = matching(
@@ -134,29 +134,24 @@ def _density(body: bytes) -> float:
     return min(1.0, max(0.0, (digits - _PLAIN_DIGITS) / (_DENSE_DIGITS - _PLAIN_DIGITS)))
 
 
-# The ask -----------------------------------------------------------------------------------------
+# The task ----------------------------------------------------------------------------------------
 
-_HARNESS = re.compile(
-    r"<(system-reminder|environment_context|environment_details|user_instructions|local-command-"
-    r"stdout|command-message)>.*?</\1>",
-    re.DOTALL,
-)
+FOLLOW_UP_CHARS = 200
+_VAGUE = ("chat", "qa")
+"""What "go on", "thanks" and "why?" are by themselves."""
 
 
-def users_ask(text: str) -> str:
-    """The user's own words, without blocks that coding agents put around them, cut to a bound."""
-    if "<" in text:
-        text = _HARNESS.sub("", text)
-    if len(text) > ASK_CHARS:
-        text = text[: ASK_CHARS // 2] + "\n" + text[-ASK_CHARS // 2 :]
-    return text.strip()
+def task_of(request: Request, asks: Asks) -> str:
+    """Task class by local rules: `embed` and `agent` by the request, the others by the ask.
 
-
-def task_of(request: Request, ask: str) -> str:
-    """Task class by local rules: `embed` and `agent` by the request, the others by the ask."""
+    A short ask that says nothing of its own goes on with what was asked before it.
+    """
     if request.format == "openai_embeddings":
         return "embed"
-    task = task_of_ask(ask)
+    task = task_of_ask(shortened(asks.last, ASK_CHARS))
+    if task in _VAGUE and asks.earlier and len(asks.last) <= FOLLOW_UP_CHARS:
+        before = (task_of_ask(shortened(words, ASK_CHARS)) for words in reversed(asks.earlier))
+        task = next((t for t in before if t not in _VAGUE), task)
     if Capability.TOOLS in request.needs and task in ("chat", "code", "qa"):
         return "agent"
     return task

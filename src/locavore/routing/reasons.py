@@ -15,6 +15,12 @@ EXCLUDES: dict[str, str] = {
     "min_quality": "its quality on this task is unknown or under the limit",
     "embedding_family": "its vectors are not comparable with those of the others",
     "unavailable": "it cannot be reached now",
+    "escalation": "the model it would escalate to may not serve this call",
+    "no_look": "its answer cannot be looked at before it is served: a stream that is not held "
+    "back, several answers, or no other backend wanted",
+    "no_hold": "looking at its answer takes longer than the client may be kept waiting",
+    "unlikely": "its answer is too unlikely to stay local",
+    "no_saving": "trying it first is expected to cost more than it saves",
     "test_model": "the built-in test model only serves when there is nothing else",
 }
 """Codes of an exclusion."""
@@ -30,6 +36,9 @@ NOTES: dict[str, str] = {
     "promise_kept": "calibration promised that calls like this one may stay with it",
     "promise_not_kept": "its promise does not reach calls like this one",
     "promise_withdrawn": "the promise was broken: only a new `locavore calibrate` restores one",
+    "promise_unjudged": "its promise could not be judged, so it does not serve under it",
+    "only_looked_at": "its answers are looked at before they are served: see its cascade",
+    "home": "it served this conversation before",
     "below_floor": "its quality on this task is under the posture's floor",
     "slow": "its forecast time to first token is longer than the patience configured",
     "cost_unknown": "it has no known price, so it cannot be the cheapest",

@@ -4,28 +4,32 @@ The live path, `POST /v1/route` and `locavore route` all call `Router.decide`.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from locavore.core.backend import Backend
-from locavore.core.decision import Candidate, Decision, Facts
+from locavore.core.decision import Candidate, Decision, Facts, Given
 from locavore.core.errors import RequestError
 from locavore.core.policy import Policy, Require
 from locavore.core.request import Request
-from locavore.routing.decide import Call, Latency, choose
+from locavore.routing.asks import Asks
+from locavore.routing.conversation import Talk, mark_of, said
+from locavore.routing.decide import choose
 from locavore.routing.estimators.promised import Promises
 from locavore.routing.explore import explore
 from locavore.routing.facts import measure
+from locavore.routing.judging import Judge, Keeps
 from locavore.routing.latency import forecast_ttft_s
 from locavore.routing.names import Names, Resolved
 from locavore.routing.quality import Priors, Quality
 from locavore.routing.rules import NO_LIMIT, limits_of
 from locavore.routing.survey import Survey, survey
+from locavore.routing.weighing import Call, Latency
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
-_ALL_THERE: Mapping[str, str] = {}
+_NOTHING_KNOWN: Mapping[str, Any] = {}
 KEPT = 1024
 """Bound of each memory; clients invent names, so it is emptied when full."""
 
@@ -70,6 +74,11 @@ class Router:
         self.latency = latency
         self.promises = promises
         """What calibration promised of local models, measured against the baseline."""
+        self.judge: Judge | None = None
+        """None: nothing is promised."""
+        if promises and self.baseline is not None:
+            self.judge = Judge(promises, self.baseline)
+        self._by_mark = {mark_of(b.id): b.id for b in competing}
         self._looks_at_task = any(rule.when.task for rule in policy.rules)
         self._routes: dict[str, Route] = {}
         self._surveys: dict[object, Survey] = {}
@@ -87,14 +96,28 @@ class Router:
         if route is None:
             resolved = self.names.resolve(model)
             backends = (*resolved.backends, *self._configured_fallbacks(resolved))
+            candidates = tuple(Candidate(backend=b) for b in backends)
             route = Route(
                 resolved=resolved,
-                candidates=tuple(Candidate(backend=b) for b in backends),
+                candidates=(*candidates, *self._cascades(resolved)),
                 reads_ask=not resolved.named or self._looks_at_task,
                 unlearned=self._unlearned(resolved),
             )
             _keep(self._routes, model, route)
         return route
+
+    def _cascades(self, resolved: Resolved) -> list[Candidate]:
+        """Local models whose answers a promise lets us look at, in front of the baseline."""
+        cloud, judge = self.baseline, self.judge
+        if judge is None or cloud is None or resolved.virtual != "auto":
+            return []
+        if not self.policy.routing.cascade:
+            return []
+        return [
+            Candidate(backend=b, strategy="cascade", cloud=cloud)
+            for b in resolved.backends
+            if b.id != cloud.id and judge.looks_at_answers(b.id)
+        ]
 
     def _configured_fallbacks(self, resolved: Resolved) -> list[Backend]:
         if not resolved.named:
@@ -109,41 +132,83 @@ class Router:
         found.pop(named, None)
         return list(found.values())
 
-    def facts(
-        self, request: Request, *, ask: str | None, session_labels: frozenset[str] = frozenset()
-    ) -> Facts:
-        return measure(request, self.policy, ask=ask, session_labels=session_labels)
-
     def decide(
         self,
         request: Request,
         *,
         decision_id: str,
         ask: Callable[[bytes], str] | None = None,
+        talk: Talk | None = None,
         session_labels: frozenset[str] = frozenset(),
         unavailable: Mapping[str, str] | None = None,
         limits: Require = NO_LIMIT,
         fallbacks: bool = True,
+        failure_rates: Mapping[str, float] | None = None,
+        given: Given | None = None,
     ) -> Decision:
         """The decision; `chosen` is None when nothing is allowed (`decide.refusal` explains).
 
-        `ask` reads the last user message from the body; it is called only when deciding needs it.
+        `talk` is the conversation, or `ask` reads the last user message from the body; either is
+        read only when deciding needs it. `given`: the state of a recorded decision, in place of
+        what the arguments say of it (C110).
         Raises RequestError: 404 for an unknown model, 400 for an unknown label.
         """
         route = self._routes.get(request.model) or self.route(request.model)
-        words = ask(request.body) if ask is not None and route.reads_ask else None
-        facts = measure(request, self.policy, ask=words, session_labels=session_labels)
-        call = Call(decision_id, unavailable or _ALL_THERE, limits, fallbacks)
+        asks, home, cached_share = None, None, 0.0
+        if route.reads_ask:
+            if talk is None and ask is not None:
+                talk = said(request, ask)
+            if talk is not None:
+                asks, home, cached_share = self._home(talk)
+        facts = measure(request, self.policy, asks=asks, session_labels=session_labels)
+        if given is None:
+            call = Call(
+                decision_id,
+                unavailable or _NOTHING_KNOWN,
+                limits,
+                fallbacks,
+                failure_rates or _NOTHING_KNOWN,
+                home,
+                cached_share,
+            )
+        else:
+            call = _again(decision_id, limits, given, fallbacks=fallbacks)
+        return self._decided(route, request, facts, call, asks)
+
+    def _decided(
+        self, route: Route, request: Request, facts: Facts, call: Call, asks: Asks | None
+    ) -> Decision:
         found = self._survey(route, request, facts, call)
-        promises = self.promises if words is not None else None
-        if promises and words is not None and self.baseline is not None:
-            found = promises.applied(found, words, facts.task, self.baseline.id)
+        judge = self.judge if asks is not None and not route.resolved.named else None
+        if judge is not None and asks is not None:
+            found, unjudged = judge.applied(
+                found, request, asks, facts.task, unjudged=call.unjudged
+            )
+            if unjudged:
+                call = msgspec.structs.replace(call, unjudged=unjudged)
         decision = choose(
             found, request, facts, route.resolved, call, policy=self.policy, latency=self.latency
         )
-        if promises and fallbacks:  # who wants no other backend tried gets none, not even unseen
-            decision = explore(decision, promises, self.policy.explore_share)
+        if (
+            judge is not None and call.fallbacks
+        ):  # who wants no other backend gets none, even unseen
+            decision = explore(decision, judge.promises, self.policy.explore_share)
         return decision
+
+    def _home(self, talk: Talk) -> tuple[Asks, str | None, float]:
+        """(what is asked, backend that served the conversation before, share it may have cached)"""
+        asks, home, share = talk.read()
+        if home is None:
+            return asks, None, 0.0
+        id_ = self._by_mark.get(home.mark)
+        return asks, id_, share if home.age_s <= self.policy.routing.cache_s else 0.0
+
+    def keeps(self, request: Request, talk: Talk, decision: Decision) -> Keeps:
+        """What decides whether the local answer of `decision.cascade` may be served."""
+        if self.judge is None or decision.cascade is None:
+            raise ValueError(f"decision {decision.id} is no cascade")
+        asks = talk.asks if talk.asks is not None else talk.read()[0]
+        return self.judge.after(request, asks, decision.facts.task, decision.cascade.local)
 
     def _survey(self, route: Route, request: Request, facts: Facts, call: Call) -> Survey:
         narrower = None if call.limits is NO_LIMIT else call.limits
@@ -184,11 +249,26 @@ class Router:
             self._surveys.clear()
 
     def backend(self, candidate_id: str) -> Backend:
-        """The backend of a candidate this router decided for; KeyError for any other id."""
+        """The backend that a candidate of this router asks first; KeyError for any other id."""
+        candidate_id = candidate_id.removeprefix("cascade:")
         found = self.names.by_id.get(candidate_id) or self.names.wildcard(candidate_id)
         if found is None:
             raise KeyError(candidate_id)
         return found
+
+
+def _again(decision_id: str, limits: Require, given: Given, *, fallbacks: bool) -> Call:
+    """The state of a recorded decision."""
+    return Call(
+        decision_id,
+        given.unavailable,
+        limits,
+        fallbacks,
+        given.failure_rates,
+        given.home,
+        given.cached_share,
+        given.unjudged,
+    )
 
 
 def _names(

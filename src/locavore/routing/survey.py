@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 from locavore.core.backend import Backend, Capability
-from locavore.core.decision import Candidate, Considered
+from locavore.core.decision import Candidate, Considered, Promised
 from locavore.core.estimate import Estimate
 from locavore.core.policy import QUALITY_FLOOR, Policy, Require
 from locavore.routing import limits as check
@@ -21,11 +21,17 @@ SUFFICES, BELOW_FLOOR, UNKNOWN = 0, 1, 2
 """Tiers of quality: a later one is taken only when no earlier one is left."""
 
 
+LOOKED_AT = frozenset({"openai_chat", "openai_responses", "anthropic_messages"})
+"""Formats whose answers a cascade can judge."""
+
+
 class Option(msgspec.Struct, frozen=True, kw_only=True):
     """A candidate that no limit of the call's kind excludes."""
 
     id: str
     backend: Backend
+    cloud: Backend | None = None
+    """Where a cascade escalates to; None: direct."""
     place: str
     order: int
     """Position among the candidates."""
@@ -33,6 +39,7 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
     quality: Estimate | None
     notes: tuple[str, ...]
     named: bool
+    promise: Promised | None = None
 
 
 class Survey(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +70,8 @@ def survey(
         against, notes = check.excluded(
             backend, limits, needs=needs, request_format=request_format, named=named
         )
+        if candidate.cloud is not None:
+            against += _against_escalation(candidate.cloud, limits, needs, request_format)
         share = quality(backend, task)
         against += _against_choice(
             backend, share, limits, family, alone=named or len(candidates) == 1
@@ -76,6 +85,7 @@ def survey(
             Option(
                 id=candidate.id,
                 backend=backend,
+                cloud=candidate.cloud,
                 place=backend.place.label,
                 order=order,
                 tier=tier,
@@ -112,6 +122,18 @@ def _against_choice(
         known = "unknown" if share is None else f"{share.low:.2f}"
         against.append(f"min_quality: {known}, {floor:.2f} required")
     return against
+
+
+def _against_escalation(
+    cloud: Backend, limits: Require, needs: frozenset[str], request_format: str
+) -> list[str]:
+    """Both models of a cascade may see the call, so both keep every limit."""
+    against, _ = check.excluded(
+        cloud, limits, needs=needs, request_format=request_format, named=False
+    )
+    if request_format not in LOOKED_AT:
+        against.append(f"a {request_format} answer")
+    return [f"escalation: {reason}" for reason in against]
 
 
 def _excluded(candidate: Candidate, reasons: list[str], share: Estimate | None) -> Considered:

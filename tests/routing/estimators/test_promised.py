@@ -13,7 +13,8 @@ from locavore.core.estimate import Estimate
 from locavore.core.money import Price, Rate
 from locavore.core.policy import Policy, Require
 from locavore.core.request import Request
-from locavore.routing.decide import Call, choose
+from locavore.routing.asks import Asks
+from locavore.routing.decide import choose
 from locavore.routing.estimators import trunk
 from locavore.routing.estimators.promised import (
     Entry,
@@ -27,6 +28,7 @@ from locavore.routing.estimators.promised import (
 )
 from locavore.routing.estimators.signals import Signals
 from locavore.routing.facts import measure
+from locavore.routing.judging import Judge
 from locavore.routing.names import Names
 from locavore.routing.promise import (
     Label,
@@ -39,6 +41,7 @@ from locavore.routing.promise import (
 from locavore.routing.quality import Priors
 from locavore.routing.rules import NO_LIMIT
 from locavore.routing.survey import survey
+from locavore.routing.weighing import Call
 
 LOCAL, CLOUD = "vllm/small", "openai/large"
 ADD, MULTIPLY = "Please add 4 and {}.", "Please multiply 4 by {}."
@@ -92,7 +95,7 @@ def decided(promises: Promises | None, prompt: str, task: str, limits: Require) 
     policy = Policy(posture="quality_first", stage="route", baseline=CLOUD)
     body = msgspec.json.encode({"messages": [{"role": "user", "content": prompt}]})
     request = Request(format="openai_chat", model="auto", body=body, prompt_bytes=len(prompt))
-    facts = msgspec.structs.replace(measure(request, policy, ask=prompt), task=task)
+    facts = msgspec.structs.replace(measure(request, policy, asks=Asks(prompt)), task=task)
     resolved = Names(BACKENDS, aliases={}).resolve("auto")
     found = survey(
         [Candidate(backend=b) for b in BACKENDS],
@@ -105,7 +108,7 @@ def decided(promises: Promises | None, prompt: str, task: str, limits: Require) 
         quality=Priors(BACKENDS, BACKENDS[0]),
     )
     if promises is not None:
-        found = promises.applied(found, prompt, task, CLOUD)
+        found, _ = Judge(promises, BACKENDS[0]).applied(found, request, Asks(prompt), task)
     call = Call(decision_id="d", limits=limits)
     return choose(found, request, facts, resolved=resolved, call=call, policy=policy)
 
@@ -220,7 +223,7 @@ def test_the_quality_of_a_promise_is_an_interval(promise: Promise) -> None:
     assert found.low <= found.mean <= found.high
 
 
-def test_c112_a_failing_estimator_decides_as_if_nobody_had_promised(promise: Promise) -> None:
+def test_c112_a_failing_estimator_keeps_nothing_under_a_promise(promise: Promise) -> None:
     class Broken:
         answers = trunk.load().answers
 
@@ -228,5 +231,7 @@ def test_c112_a_failing_estimator_decides_as_if_nobody_had_promised(promise: Pro
             raise ZeroDivisionError(text)
 
     promises = Promises(Broken(), [entry(promise)])  # type: ignore[arg-type]
-    prompt = ADD.format(999)
-    assert decided(promises, prompt, "add", NO_LIMIT) == decided(None, prompt, "add", NO_LIMIT)
+    found = decided(promises, ADD.format(999), "add", NO_LIMIT)
+    assert found.chosen == CLOUD
+    local = next(c for c in found.considered if c.id == LOCAL)
+    assert "promise_unjudged" in local.reasons

@@ -1,8 +1,8 @@
 """Promises as data: one file per pair of models, and what they change about a decision.
 
-`locavore calibrate` writes them; the router reads them and calls `Promises.applied` between the
-two halves of a decision. A promise only ever moves a local option up (it may stay local under the
-promise) or down; limits are checked elsewhere and cannot be bought back.
+`locavore calibrate` writes them; `routing.judging` asks them between the two halves of a decision.
+A promise only ever moves a local option up (it may stay local under the promise) or down; limits
+are checked elsewhere and cannot be bought back.
 """
 
 from collections.abc import Iterable
@@ -21,11 +21,8 @@ from locavore.routing.estimators.pair import unlabelled, unlabelled_post
 from locavore.routing.estimators.signals import Signals
 from locavore.routing.estimators.trunk import Reading, Trunk
 from locavore.routing.promise import Look, Promise
-from locavore.routing.survey import BELOW_FLOOR, SUFFICES, Option, Survey
 
 FOLDER = "promises"
-KEPT, NOT_KEPT, WITHDRAWN = "promise_kept", "promise_not_kept", "promise_withdrawn"
-"""Reason codes."""
 
 
 class Withdrawal(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,6 +136,15 @@ class Promises:
         entry = self._entries.get((local, cloud))
         return None if entry is None else entry.id
 
+    def entry(self, local: str, cloud: str) -> Entry | None:
+        """The promise that holds for a pair."""
+        return self._entries.get((local, cloud))
+
+    def broken(self, local: str, cloud: str) -> str:
+        """How the promise for a pair was broken; empty: it was not."""
+        found = self._withdrawn.get((local, cloud))
+        return f"{found.judged} {_interval(found.achieved)}" if found is not None else ""
+
     def verdict(
         self, prompt: str, local: str, cloud: str, task: str, signals: Signals | None = None
     ) -> Verdict | None:
@@ -167,37 +173,6 @@ class Promises:
         if self._last is None or self._last[0] != prompt:
             self._last = (prompt, self._trunk.read(prompt))
         return self._last[1]
-
-    def applied(self, survey: Survey, prompt: str, task: str, baseline: str | None) -> Survey:
-        """The survey with the options that a promise speaks of moved to the tier it gives them."""
-        if baseline is None or not any(self._speaks_of(o, baseline) for o in survey.options):
-            return survey
-        try:
-            options = tuple(self._moved(o, prompt, task, baseline) for o in survey.options)
-        except Exception:  # noqa: BLE001 - a routing model must never fail a call (C112)
-            return survey  # the declared default: as if nobody had promised
-        return msgspec.structs.replace(survey, options=options)
-
-    def _speaks_of(self, option: Option, baseline: str) -> bool:
-        pair = (option.backend.id, baseline)
-        return pair in self._entries or pair in self._withdrawn
-
-    def _moved(self, option: Option, prompt: str, task: str, baseline: str) -> Option:
-        broken = self._withdrawn.get((option.backend.id, baseline))
-        if broken is not None:
-            said = f"{WITHDRAWN}: {broken.judged} {_interval(broken.achieved)}"
-            return msgspec.structs.replace(option, tier=BELOW_FLOOR, notes=(*option.notes, said))
-        verdict = self.verdict(prompt, option.backend.id, baseline, task)
-        if verdict is None:
-            return option
-        code = KEPT if verdict.keeps else NOT_KEPT
-        detail = "nothing may" if verdict.threshold is None else f"from {verdict.threshold:.3f}"
-        return msgspec.structs.replace(
-            option,
-            tier=SUFFICES if verdict.keeps else BELOW_FLOOR,
-            quality=verdict.quality if verdict.keeps else option.quality,
-            notes=(*option.notes, f"{code}: {verdict.score:.3f}, {detail}"),
-        )
 
 
 def quality_of(promise: Promise) -> Estimate:

@@ -1,0 +1,260 @@
+"""What a promise says of one call, between the two halves of a decision.
+
+A call is judged by the hardest of the conversation's asks: "commit it" after a hard talk is no easy
+request (thread 52). Where an answer can be looked at before it is served, only the promise that
+was made for answers looked at speaks: two promises of 98 % over one workload do not add up to one.
+
+The estimator is not trusted: it may be absent, broken or slow. Then nothing that rests on a promise
+stays local, which is the declared default (C112).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import sqrt
+from time import thread_time
+
+import msgspec
+
+from locavore.core.backend import Backend
+from locavore.core.decision import Promised
+from locavore.core.estimate import Estimate
+from locavore.core.request import Request
+from locavore.routing.asks import Asks
+from locavore.routing.estimators.promised import Entry, Promises, quality_of
+from locavore.routing.estimators.signals import Signals
+from locavore.routing.facts import task_of
+from locavore.routing.promise import Look, Promise
+from locavore.routing.survey import BELOW_FLOOR, SUFFICES, Option, Survey
+
+KEPT, NOT_KEPT, WITHDRAWN = "promise_kept", "promise_not_kept", "promise_withdrawn"
+UNJUDGED = "promise_unjudged"
+"""Reason codes."""
+DEADLINE_S = 0.010
+"""CPU that judging one call may take: reading is bounded, so more means that something is wrong."""
+PAUSE = 100
+"""Calls that get the default after one that took longer."""
+_REMEMBERED = 256
+"""Asks whose looks are kept: a conversation repeats them with every turn."""
+_Z = 1.96
+_PLAIN_SPREAD = 0.25
+"""Variance of a call's gain where no evidence tells: that of a fair coin."""
+
+Keeps = Callable[[Signals], tuple[bool, float]]
+"""Signals of a local answer -> (it may be served, its expected gain less the threshold)."""
+
+
+class Judge:
+    """Promises over one snapshot, with what was read of the asks so far."""
+
+    def __init__(
+        self,
+        promises: Promises,
+        baseline: Backend,
+        *,
+        deadline_s: float = DEADLINE_S,
+        clock: Callable[[], float] = thread_time,
+    ) -> None:
+        self.promises = promises
+        self._cloud = baseline.id
+        self._deadline_s = deadline_s
+        self._clock = clock
+        self._resting = 0
+        self._looks: dict[tuple[str, str], Look] = {}
+
+    def looks_at_answers(self, local: str) -> bool:
+        """Whether a promise covers answers of this model that were looked at."""
+        entry = self.promises.entry(local, self._cloud)
+        return entry is not None and entry.post is not None
+
+    def applied(
+        self, survey: Survey, request: Request, asks: Asks, task: str, *, unjudged: str = ""
+    ) -> tuple[Survey, str]:
+        """(the options as the promises judge them, why they could not; empty: they could).
+
+        `unjudged`: a recorded reason, for a replay that decides the same.
+        """
+        pairs = {o.backend.id for o in survey.options}
+        entries = {i: e for i in pairs if (e := self.promises.entry(i, self._cloud)) is not None}
+        broken = {i: said for i in pairs if (said := self.promises.broken(i, self._cloud))}
+        if not entries and not broken:
+            return survey, ""
+        looks: Sequence[Look] = ()
+        if entries and not unjudged:
+            looks, unjudged = self._read(request, asks, task)
+        options = tuple(_judged(o, entries, broken, looks, self._cloud) for o in survey.options)
+        return msgspec.structs.replace(survey, options=options), unjudged if entries else ""
+
+    def after(self, request: Request, asks: Asks, task: str, local: str) -> Keeps:
+        """What decides whether an answer of `local` may be served; nothing may if it fails."""
+        entry = self.promises.entry(local, self._cloud)
+        promise = entry.post if entry is not None else None
+
+        def keeps(signals: Signals) -> tuple[bool, float]:
+            if promise is None or promise.threshold is None:
+                return False, -1.0
+            try:
+                margin = min(
+                    promise.score(self.promises.look(words, its_task, signals))
+                    for words, its_task in _asked(request, asks, task)
+                )
+            except Exception:  # noqa: BLE001 - a routing model must never fail a call (C112)
+                return False, -1.0
+            margin -= promise.threshold
+            return margin >= 0, margin
+
+        return keeps
+
+    def _read(self, request: Request, asks: Asks, task: str) -> tuple[Sequence[Look], str]:
+        if self._resting:
+            self._resting -= 1
+            return (), "the estimator was too slow"
+        begun_s = self._clock()
+        try:
+            looks = [self._look(*asked) for asked in _asked(request, asks, task)]
+        except Exception as error:  # noqa: BLE001 - a routing model must never fail a call (C112)
+            return (), f"the estimator failed: {type(error).__name__}: {error}"[:200]
+        if self._clock() - begun_s > self._deadline_s:
+            self._resting = PAUSE
+            return (), "the estimator was too slow"
+        return looks, ""
+
+    def _look(self, words: str, task: str) -> Look:
+        look = self._looks.get((words, task))
+        if look is None:
+            look = self.promises.look(words, task, None)
+            if len(self._looks) >= _REMEMBERED:
+                self._looks.clear()
+            self._looks[words, task] = look
+        return look
+
+
+def _asked(request: Request, asks: Asks, task: str) -> list[tuple[str, str]]:
+    """Each ask with its task; the last one's may come from those before it."""
+    return [*((words, task_of(request, Asks(words))) for words in asks.earlier), (asks.last, task)]
+
+
+def _judged(
+    option: Option,
+    entries: Mapping[str, Entry],
+    broken: Mapping[str, str],
+    looks: Sequence[Look],
+    cloud: str,
+) -> Option:
+    local = option.backend.id
+    said = broken.get(local)
+    if said is not None:
+        return _moved(option, BELOW_FLOOR, f"{WITHDRAWN}: {said}")
+    entry = entries.get(local)
+    if entry is None:
+        return option
+    if not looks:
+        return _moved(option, BELOW_FLOOR, UNJUDGED)
+    if option.cloud is None:
+        return _direct(option, entry, looks, cloud)
+    return _looked_at(option, entry, looks, cloud)
+
+
+def _moved(option: Option, tier: int, note: str) -> Option:
+    return msgspec.structs.replace(option, tier=tier, notes=(*option.notes, note))
+
+
+def _direct(option: Option, entry: Entry, looks: Sequence[Look], cloud: str) -> Option:
+    promise = entry.pre
+    gain = min(promise.score(look) for look in looks)
+    keeps = promise.threshold is not None and gain >= promise.threshold
+    limit = "nothing may" if promise.threshold is None else f"from {promise.threshold:.3f}"
+    return msgspec.structs.replace(
+        option,
+        tier=SUFFICES if keeps else BELOW_FLOOR,
+        quality=quality_of(promise) if keeps else option.quality,
+        notes=(*option.notes, f"{KEPT if keeps else NOT_KEPT}: {gain:.3f}, {limit}"),
+        promise=_told(promise, cloud, "pre", keeps=keeps, gain=_gain(promise, gain)),
+    )
+
+
+def _looked_at(option: Option, entry: Entry, looks: Sequence[Look], cloud: str) -> Option:
+    promise = entry.post
+    assert promise is not None  # noqa: S101 - such a candidate is made only with this promise
+    gain = min(entry.pre.score(look) for look in looks)
+    stays = stays_of(entry, gain)
+    return msgspec.structs.replace(
+        option,
+        tier=SUFFICES,
+        quality=quality_of(promise),
+        promise=_told(promise, cloud, "post", keeps=None, gain=_gain(entry.pre, gain), stays=stays),
+    )
+
+
+def _told(
+    promise: Promise,
+    cloud: str,
+    stage: str,
+    *,
+    keeps: bool | None,
+    gain: Estimate,
+    stays: Estimate | None = None,
+) -> Promised:
+    return Promised(
+        cloud=cloud,
+        stage=stage,
+        keeps=keeps,
+        gain=gain,
+        threshold=promise.threshold,
+        stays=stays,
+        basis=promise.basis,
+        labels=promise.labels,
+        target=promise.target.quality,
+        confidence=promise.target.confidence,
+        missing=promise.missing,
+    )
+
+
+def _gain(promise: Promise, gain: float) -> Estimate:
+    """The interval is that of the mean over such calls, 95 %: of n labels with variance v around
+    it and a prior that moves by t between workloads, 1 / (n / v + 1 / t²)."""
+    evidence = promise.evidence
+    spread = evidence.spread if evidence is not None else _PLAIN_SPREAD
+    precision = promise.labels / spread
+    if evidence is not None:
+        precision += 1 / evidence.transfer.at(0.0) ** 2
+    half = _Z * sqrt(1 / precision) if precision else 1.0
+    return Estimate(
+        mean=gain,
+        low=max(gain - half, -1.0),
+        high=min(gain + half, 1.0),
+        n=promise.labels,
+        source="labels" if evidence is None else "labels and the shipped evidence",
+        unit="score, local less cloud",
+    )
+
+
+def stays_of(entry: Entry, gain: float) -> Estimate:
+    """P(an answer stays local), from how many labelled calls' answers would have.
+
+    Of the calls whose request already told enough, and of the others: as if the rule for answers
+    keeps whatever the rule for requests keeps, as far as it can.
+    """
+    pre, post = entry.pre, entry.post
+    share = post.share if post is not None else 0.0
+    n = post.labels if post is not None else 0
+    told = pre.threshold is not None and gain >= pre.threshold
+    if told:
+        mean = min(1.0, share / pre.share) if pre.share else share
+        n = round(n * pre.share)
+    else:
+        mean = max(0.0, share - pre.share) / (1 - pre.share) if pre.share < 1 else 0.0
+        n = round(n * (1 - pre.share))
+    return _wilson(mean, max(n, 1))
+
+
+def _wilson(share: float, n: int) -> Estimate:
+    """95 % interval of a share (Wilson 1927)."""
+    middle = (share + _Z * _Z / (2 * n)) / (1 + _Z * _Z / n)
+    half = _Z / (1 + _Z * _Z / n) * sqrt(share * (1 - share) / n + _Z * _Z / (4 * n * n))
+    return Estimate(
+        mean=share,
+        low=max(0.0, min(middle - half, share)),
+        high=min(1.0, max(middle + half, share)),
+        n=n,
+        source="labelled calls",
+        unit="probability",
+    )
