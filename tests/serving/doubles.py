@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from locavore.core.backend import Backend, Capability, Place
 from locavore.core.money import FREE
 from locavore.core.outcome import CallRecord
 from locavore.core.policy import Policy
 from locavore.core.ports import Headers, Receiver, Timeouts
+from locavore.ledger.budgets import Authorizer
 from locavore.ledger.session_labels import FileSessionLabels
 from locavore.serving.client import Listener
 from locavore.serving.pipeline import Pipeline, State
@@ -84,16 +86,21 @@ class Client:
     def __init__(self) -> None:
         self.listener: Listener | None = None
         self.status = 0
+        self.headers: dict[str, str] = {}
         self.body = b""
         self.done = False
 
     def respond(self, status: int, headers: Headers | bytes, body: bytes) -> None:
-        del headers
-        self.status, self.body, self.done = status, body, True
+        self.start(status, headers)
+        self.body, self.done = body, True
 
     def start(self, status: int, headers: Headers | bytes) -> None:
-        del headers
         self.status = status
+        if isinstance(headers, bytes):
+            lines = [line.split(": ", 1) for line in headers.decode().split("\r\n") if line]
+            self.headers = dict(lines)
+        else:
+            self.headers = {name.decode(): value.decode() for name, value in headers}
 
     def write(self, data: bytes) -> None:
         self.body += data
@@ -103,40 +110,38 @@ class Client:
         self.done = True
 
 
-def home_backend(id_: str = "home/m", place: Place = Place.ON_PREM) -> Backend:
+def backend(id_: str = "home/m", place: Place = Place.ON_PREM, **more: Any) -> Backend:
+    """`more`: any field of a backend; what we host is free unless a price is given."""
     provider, _, model = id_.partition("/")
-    return Backend(
-        id=id_,
-        provider=provider,
-        model=model,
-        url="http://127.0.0.1:1/v1",
-        dialect="openai",
-        place=place,
-        context_tokens=32_768,
-        capabilities=frozenset({Capability.CHAT.value}),
-        price=FREE,
+    fields: dict[str, Any] = {
+        "url": "http://127.0.0.1:1/v1",
+        "dialect": "openai",
+        "context_tokens": 32_768,
+        "capabilities": frozenset({Capability.CHAT.value}),
+        "price": FREE,
+    }
+    return Backend(id=id_, provider=provider, model=model, place=place, **(fields | more))
+
+
+def snapshot_of(*backends: Backend, policy: Policy | None = None, **more: Any) -> Snapshot:
+    return Snapshot(
+        version="1",
+        policy=policy or Policy(stage="route"),
+        backends=backends,
+        targets={b.id: Target(name=b.id, url=b.url) for b in backends},
+        target_of={b.id: b.id for b in backends},
+        **more,
     )
 
 
 def pipeline_over(
-    engine: ScriptedEngine | Callable[[Target], ScriptedEngine],
+    engine_of: Callable[[Target], ScriptedEngine],
     home: Path,
-    *backends: Backend,
-    policy: Policy | None = None,
+    snapshot: Snapshot,
+    limits: Authorizer | None = None,
 ) -> tuple[Pipeline, Recorder]:
     """A pipeline on the running loop, and its journal."""
-    found = backends or (home_backend(),)
-    snapshot = Snapshot(
-        version="1",
-        policy=policy or Policy(stage="route"),
-        backends=found,
-        targets={b.id: Target(name=b.id, url=b.url) for b in found},
-        target_of={b.id: b.id for b in found},
-    )
     journal = Recorder()
-
-    def engine_of(target: Target) -> ScriptedEngine:
-        return engine if isinstance(engine, ScriptedEngine) else engine(target)
 
     def nobody(name: str) -> "asyncio.Future[Backend | None]":
         raise LookupError(name)
@@ -145,6 +150,7 @@ def pipeline_over(
         State(snapshot, engine_of),
         journal,
         loop=asyncio.get_running_loop(),
+        limits=limits,
         sessions=FileSessionLabels(home / "sessions"),
         resolve=nobody,
     )

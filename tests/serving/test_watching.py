@@ -12,7 +12,7 @@ from locavore.core.request import Request
 from locavore.serving.pipeline import PLAIN
 from locavore.serving.watching import Watched
 from locavore.testing import replies
-from tests.serving.doubles import Client, ScriptedEngine, pipeline_over
+from tests.serving.doubles import Client, ScriptedEngine, backend, pipeline_over, snapshot_of
 
 pytestmark = pytest.mark.anyio
 CHAT = {"model": "home/m", "messages": [{"role": "user", "content": "Say hello."}]}
@@ -36,7 +36,7 @@ class Sees:
 
 async def served(watcher: Sees, home: Path, *, stream: bool, status: int = 200) -> Client:
     engine, client = ScriptedEngine(), Client()
-    pipeline, journal = pipeline_over(engine, home)
+    pipeline, journal = pipeline_over(lambda _: engine, home, snapshot_of(backend()))
     pipeline.watcher = watcher
     body = json.dumps(CHAT | {"stream": stream}).encode()
     pipeline.serve("openai_chat", body, client, PLAIN)

@@ -9,6 +9,7 @@ from locavore.core.events import FinishReason
 from locavore.routing.estimators.signals import Signals
 from locavore.strategies.cascade import (
     Ask,
+    Judged,
     Plan,
     Served,
     cascade,
@@ -48,17 +49,17 @@ def said(backend: str, text: str, **more: object) -> Answer:
     return Answer(backend=backend, text=text, **{"output_tokens": 5, "seconds": 1.0, **more})  # type: ignore[arg-type]
 
 
-def sure(_: Signals) -> tuple[bool, float]:
-    return True, 0.95
+def sure(_: Signals) -> Judged:
+    return Judged(stays=True, score=0.3)
 
 
-def doubtful(_: Signals) -> tuple[bool, float]:
-    return False, 0.4
+def doubtful(_: Signals) -> Judged:
+    return Judged(stays=False, score=-0.2)
 
 
-def by_agreement(signals: Signals) -> tuple[bool, float]:
+def by_agreement(signals: Signals) -> Judged:
     share = 0.5 if signals.agreement is None else signals.agreement
-    return share > 0.6, share
+    return Judged(stays=share > 0.6, score=share - 0.6, in_doubt=signals.agreement is None)
 
 
 def test_a_good_local_answer_is_served_and_the_cloud_is_not_asked() -> None:
@@ -128,7 +129,7 @@ def test_form_checks_let_sound_answers_pass(text: str, contract: Contract) -> No
 
 
 def test_samples_are_asked_only_in_the_grey_zone_and_decide() -> None:
-    plan = Plan(local=LOCAL, cloud=CLOUD, samples=(PEER, PEER), doubt=(0.3, 0.8))
+    plan = Plan(local=LOCAL, cloud=CLOUD, samples=(PEER, PEER))
     script = {LOCAL: [said(LOCAL, "42")], PEER: [said(PEER, "= 42"), said(PEER, "42.0")]}
     served, asks = drive(cascade(plan, by_agreement), script)
     assert [a.purpose for a in asks] == ["answer", "sample", "sample"]

@@ -17,7 +17,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     model: str
     place: str
     kind: str = "first"
-    """`first`, `retry` or `fallback`; later also judges, shadows and classifiers."""
+    """`first`, `retry` or `fallback`; of a cascade `sample` and `escalation` too."""
     started_s: float
     """Unix time."""
     ttft_s: float | None = None
@@ -26,13 +26,38 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     status: int | None = None
     """HTTP status of the upstream; None: none came."""
     fault: str | None = None
-    """`core.errors.Fault`; None: served."""
+    """`core.errors.Fault`, or `late`: given up because the client had waited long enough."""
     message: str | None = None
     """The upstream's own words, redacted and cut."""
     usage: Usage | None = None
     cost: Cost | None = None
     weights_sha256: str | None = None
     engine_build: str | None = None
+
+
+class Cascaded(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """What a cascade saw of the local answer and what it did: evidence, and no text."""
+
+    local: str
+    """Backend ids."""
+    cloud: str
+    escalated: bool
+    reason: str
+    """`kept`, `cloud_failed` (the local answer was served all the same), `doubtful`, or what was
+    wrong with the local answer, e.g. `late`, `refused`, `not_json`; several are comma-separated."""
+    score: float | None = None
+    """Expected score of the local answer minus the cloud's; None: nothing could judge it."""
+    agreement: float | None = None
+    """Share of the samples that said the same."""
+    samples: int = 0
+    """Further local answers that came in time."""
+    mean_logprob: float | None = None
+    output_tokens: int = 0
+    """Of the local answer."""
+    no_answer: bool = False
+    """The local answer had a fault."""
+    held_s: float = 0.0
+    """How long the look kept the client waiting, the local answer included."""
 
 
 class CallRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -61,4 +86,5 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """e.g. `usage_estimated`, `json_repaired`, `test_model`."""
     baseline_cost: Cost | None = None
     """What the served tokens would have cost on the baseline."""
+    cascade: Cascaded | None = None
     extra: dict[str, Any] = {}

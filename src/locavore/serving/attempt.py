@@ -73,6 +73,7 @@ class Attempt:
         "_collecting",
         "_gate",
         "_held",
+        "_made",
         "_ok",
         "_pipeline",
         "_queued_s",
@@ -109,8 +110,10 @@ class Attempt:
         id_: str,
         kind: str,
         client_headers: Headers,
+        made: tuple[Outgoing, bytes] | None = None,
     ) -> None:
-        """`request` is what is sent: its `stream` says how the answer is read."""
+        """`request`'s `stream` says how the answer is read. `made`: what to send, where it is not
+        simply the request in the backend's format."""
         self.owner: Owner | None = owner
         self._pipeline = pipeline
         self._state = state
@@ -120,6 +123,7 @@ class Attempt:
         self.id = id_
         self.kind = kind
         self._client_headers = client_headers
+        self._made = made
         self._gate: Gate | None = None
         self._upstream: Call | None = None
         self.outgoing: Outgoing | None = None
@@ -163,7 +167,7 @@ class Attempt:
     def _send(self) -> None:
         pipeline, state, request = self._pipeline, self._state, self.request
         try:
-            way, body = state.ways.outgoing(request, self.backend)
+            way, body = self._made or state.ways.outgoing(request, self.backend)
         except RequestError as error:
             self._refuse(error)
             return

@@ -35,6 +35,7 @@ from locavore.ledger.budgets import Reservation
 from locavore.serving import replying, spending
 from locavore.serving.attempt import Attempt
 from locavore.serving.client import CLIENT_LEFT, Gone, Reply
+from locavore.serving.json_answers import checked_body
 from locavore.serving.record import call_record, estimated_usage, total_cost
 from locavore.serving.truncation import truncated_by
 from locavore.serving.watching import Copying
@@ -111,6 +112,10 @@ class ServedCall:
     # -- attempts -----------------------------------------------------------------------------
 
     def begin(self) -> None:
+        self._prepare()
+        self._try()
+
+    def _prepare(self) -> None:
         watcher = self._pipeline.watcher
         if watcher is not None and watcher.wants(self.request, self.decision):
             self._reply = self._watched = Copying(self._reply, self.request)
@@ -119,7 +124,6 @@ class ServedCall:
         if self._reservation is not None and self._limits is not None:
             self._flags += self._reservation.flags
             self._limit_headers = self._limits.headers(self._reservation)
-        self._try()
 
     def _try(self) -> None:
         """Ask the current backend."""
@@ -251,7 +255,9 @@ class ServedCall:
             self.on_failed(problem)
             return
         if not _JSON_NEEDS.isdisjoint(self.request.needs):
-            out = self._checked(out)
+            repair = self._state.snapshot.repair_json
+            out, flag = checked_body(out, self.request, self.backend, repair=repair)
+            self._flags += (flag,) if flag else ()
         self._answered(attempt, usage, max(1, len(out) // 4))
         self._respond_whole(out)
 
@@ -262,15 +268,6 @@ class ServedCall:
             return
         lines = self._reply_lines(replying.JSON_TYPE, total_cost(self._attempts))
         self._reply.respond(200, lines, out)
-
-    def _checked(self, out: bytes) -> bytes:
-        """Look at JSON a local model was asked for; mend it only where policy says so (C29)."""
-        mended, flag = replying.check_json(
-            out, self.request, self.backend, repair=self._state.snapshot.repair_json
-        )
-        if flag:
-            self._flags.append(flag)
-        return mended
 
     def _answered(self, attempt: Attempt, usage: Usage | None, output_tokens: int) -> None:
         """The attempt served: its line, with our own count where the upstream gave none."""
@@ -329,21 +326,24 @@ class ServedCall:
         if head is None:
             head = replying.reply_head(self.request.format, backend, content_type)
             state.remember_head(key, head)
-        more = self._limit_headers
-        running = 0
-        if attempt is not None:
-            more = more or replying.forwarded_limits(attempt.headers)
-            if attempt.outgoing is not None and attempt.outgoing.dropped:
-                dropped = replying.header_value(", ".join(attempt.outgoing.dropped))
-                more = [*more, (b"x-locavore-dropped", dropped)]
-            running = attempt.sent and not attempt.over
+        running = attempt is not None and attempt.sent and not attempt.over
         return replying.reply_lines(
             head,
             self.decision.id,
             attempts=len(self._attempts) + running,
             cost_usd=cost_usd,
-            more=more,
+            more=self._more_headers(),
         )
+
+    def _more_headers(self) -> Headers:
+        attempt = self._attempt
+        if attempt is None:
+            return self._limit_headers
+        more = self._limit_headers or replying.forwarded_limits(attempt.headers)
+        if attempt.outgoing is None or not attempt.outgoing.dropped:
+            return more
+        dropped = replying.header_value(", ".join(attempt.outgoing.dropped))
+        return [*more, (b"x-locavore-dropped", dropped)]
 
     def _open(self) -> None:
         if not self._head_sent:

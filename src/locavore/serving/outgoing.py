@@ -41,6 +41,8 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     """The upstream's format: its errors are read by this one."""
     stream: Callable[[], StreamScanner]
     whole: Whole
+    answer: Callable[[bytes], list[Event]]
+    """A whole answer as events, for whoever looks at it."""
     anthropic: bool
     """The upstream speaks Anthropic's protocol."""
     passed: bool
@@ -116,6 +118,7 @@ def _passing(request_format: str, backend: Backend, *, ask_usage: bool) -> Outgo
         format=fmt,
         stream=lambda: fmt.scanner(strip_usage=add_usage),
         whole=Counted() if request_format == COUNT else PassedWhole(fmt),
+        answer=fmt.answer,
         passed=True,
         dropped=(),
         add_usage=add_usage,
@@ -143,6 +146,7 @@ def _translated(request: Request, backend: Backend, name: str) -> tuple[Outgoing
         anthropic=backend.dialect == "anthropic",
         format=upstream,
         stream=lambda: TranslatedStream(reader(), client.stream_writer(request)),
+        answer=answer,
         whole=TranslatedWhole(answer, lambda events: client.answer_body(events, request)),
         passed=False,
         dropped=left_out(conversation, name),

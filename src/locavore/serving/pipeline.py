@@ -28,6 +28,7 @@ from locavore.routing.rules import NO_LIMIT
 from locavore.serving import replying, spending
 from locavore.serving.admission import Admission
 from locavore.serving.call import ServedCall
+from locavore.serving.cascaded import CascadedCall
 from locavore.serving.client import Reply
 from locavore.serving.health import Breakers, RetryBudget
 from locavore.serving.outgoing import Ways
@@ -243,7 +244,11 @@ class Pipeline:
             self._release(reservation)
             reply.respond(*replying.counted(decision, arrival.id))
             return
-        call = ServedCall(self, state, arrival, decision, plan, reservation)
+        call: ServedCall
+        if decision.cascade is None:
+            call = ServedCall(self, state, arrival, decision, plan, reservation)
+        else:
+            call = CascadedCall(self, state, arrival, decision, plan, reservation)
         self._active.add(call)
         call.begin()
 
@@ -254,12 +259,13 @@ class Pipeline:
         narrows the choice to what it still pays for; then it refuses."""
         decision, plan = self._decided(arrival, state)
         request, grant = arrival.request, arrival.envelope.grant
-        made = spending.reserve(limits, request, grant, decision, plan)
+        samples = state.snapshot.policy.routing.samples
+        made = spending.reserve(limits, request, grant, decision, plan, samples)
         if isinstance(made, Reservation):
             return decision, plan, made
         if made.quota.unit == "usd" and made.left > 0:
             decision, plan = self._narrowed(arrival, state, made)
-            again = spending.reserve(limits, request, grant, decision, plan)
+            again = spending.reserve(limits, request, grant, decision, plan, samples)
             if isinstance(again, Reservation):
                 return decision, plan, again
         raise made.error()
@@ -295,8 +301,9 @@ class Pipeline:
         limits: Require = NO_LIMIT,
         fallbacks: bool = True,
     ) -> tuple[Decision, tuple[Backend, ...]]:
-        """(decision, chosen backend and fallbacks). Session labels are kept before anything
-        is sent: a call that fails half-way has labelled its session all the same."""
+        """(decision, chosen backend and fallbacks; a cascade chooses two). Session labels are kept
+        before anything is sent: a call that fails half-way has labelled its session all the same.
+        """
         request = arrival.request
         session = None
         if request.session is not None:
@@ -314,6 +321,10 @@ class Pipeline:
         if decision.chosen is None:
             raise self._refusal(decision, state)
         backend_of = state.router.backend
+        cascade = decision.cascade
+        if cascade is not None:
+            ids = (cascade.local, cascade.cloud, *decision.fallbacks)
+            return decision, tuple(map(backend_of, ids))
         if not decision.fallbacks:
             return decision, (backend_of(decision.chosen),)
         return decision, tuple(map(backend_of, (decision.chosen, *decision.fallbacks)))

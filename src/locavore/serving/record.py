@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ from locavore.core.request import Request
 if TYPE_CHECKING:
     from locavore.serving.attempt import Attempt as RunningAttempt
 
+LATE = "late"
+"""Fault of an attempt that was given up because whoever asked had waited long enough."""
 MESSAGE_CHARS = 500
 """An upstream's own words are kept up to here."""
 
@@ -84,6 +87,14 @@ def total_cost(attempts: list[Attempt]) -> Decimal | None:
     return total
 
 
+def answering(attempts: Sequence[Attempt]) -> Attempt | None:
+    """Whose answer was served: the last that has one. A sample only votes."""
+    for attempt in reversed(attempts):
+        if attempt.fault is None and attempt.kind != "sample":
+            return attempt
+    return None
+
+
 def call_record(
     request: Request,
     decision: Decision,
@@ -98,7 +109,7 @@ def call_record(
     grant: Grant | None = None,
 ) -> CallRecord:
     """The record of a finished call, with what its tokens would have cost on the baseline."""
-    served = attempts[-1] if attempts and outcome == "served" else None
+    served = answering(attempts) if outcome == "served" else None
     baseline_cost = None
     if baseline is not None and served is not None and served.usage is not None:
         if served.backend == baseline.id:

@@ -1,10 +1,9 @@
-"""What the client is told: headers, errors in its own protocol, JSON that was promised."""
+"""What the client is told: headers, and errors in its own protocol."""
 
-import json
 from decimal import Decimal
 from urllib.parse import quote
 
-from locavore.core.backend import Backend, Capability
+from locavore.core.backend import Backend
 from locavore.core.decision import Decision
 from locavore.core.errors import Fault, LocavoreError, UpstreamError
 from locavore.core.events import Failure
@@ -12,7 +11,6 @@ from locavore.core.ports import Headers
 from locavore.core.request import Request
 from locavore.serving.outgoing import Outgoing
 from locavore.wire.formats import COUNT_TOKENS, FORMATS
-from locavore.wire.json_repair import repair_json
 from locavore.wire.retry import error_headers
 
 JSON_TYPE = b"application/json"
@@ -26,16 +24,18 @@ def request_id_header(request_format: str) -> bytes:
     return b"request-id" if request_format.startswith("anthropic") else b"x-request-id"
 
 
-def reply_head(request_format: str, backend: Backend, content_type: bytes) -> bytes:
-    """Header lines of an answer that are the same for every call of a kind."""
-    lines = [
-        b"content-type: " + content_type,
-        b"x-locavore-model: " + header_value(backend.id),
-        b"x-locavore-place: " + backend.place.label.encode(),
-    ]
+def reply_head(request_format: str, backend: Backend | None, content_type: bytes) -> bytes:
+    """Header lines of an answer that are the same for every call of a kind.
+
+    `backend` is None where nobody knows yet who will have answered (a stream that is held).
+    """
+    lines = [b"content-type: " + content_type]
+    if backend is not None:
+        lines.append(b"x-locavore-model: " + header_value(backend.id))
+        lines.append(b"x-locavore-place: " + backend.place.label.encode())
     if content_type is STREAM_TYPE:
         lines.append(b"cache-control: no-cache")
-    if backend.is_test:
+    if backend is not None and backend.is_test:
         lines.append(b"x-locavore-test-model: true")
     # Last, so that the call's own id follows.
     lines.append(request_id_header(request_format) + b": ")
@@ -129,39 +129,6 @@ def credential_error(cause: UpstreamError, target: str) -> UpstreamError:
         upstream_status=cause.upstream_status,
         code="upstream_credential_refused",
     )
-
-
-def check_json(
-    body: bytes, request: Request, backend: Backend, *, repair: bool
-) -> tuple[bytes, str | None]:
-    """(body, flag) for a whole answer of a local model that promised JSON.
-
-    Without `repair` nothing is changed: the flag `json_invalid` says what was seen.
-    """
-    if not backend.place.local or request.format != "openai_chat":
-        return body, None
-    if not request.needs & {Capability.JSON_OBJECT, Capability.JSON_SCHEMA}:
-        return body, None
-    answer = json.loads(body)
-    flag: str | None = None
-    for choice in answer.get("choices", ()):
-        message = choice.get("message") or {}
-        text = message.get("content")
-        if not isinstance(text, str) or not text or _parses(text):
-            continue
-        mended = repair_json(text) if repair else None
-        if mended is None:
-            return body, "json_invalid"
-        message["content"], flag = mended, "json_repaired"
-    return (json.dumps(answer).encode(), flag) if flag else (body, None)
-
-
-def _parses(text: str) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True
 
 
 def forwarded_limits(headers_: Headers) -> list[tuple[bytes, bytes]]:

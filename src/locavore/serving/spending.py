@@ -10,7 +10,7 @@ from locavore.core.decision import Decision
 from locavore.core.outcome import Attempt
 from locavore.core.request import Request
 from locavore.ledger.budgets import Authorizer, Refusal, Reservation, worst_case_usd
-from locavore.serving.record import total_cost
+from locavore.serving.record import LATE, total_cost
 
 
 def reserve(
@@ -19,21 +19,28 @@ def reserve(
     grant: Grant | None,
     decision: Decision,
     plan: Sequence[Backend],
+    samples: int = 0,
 ) -> Reservation | Refusal:
     """Set aside what the plan may cost at most: every planned backend once, at its full price.
 
-    A second try at the same backend follows an answer that is never billed.
+    A second try at the same backend follows an answer that is never billed. A cascade may use the
+    tokens of several answers: the local one, its `samples`, and the cloud's.
     """
     facts = decision.facts
     input_tokens = math.ceil(facts.input_tokens.high)
     output_tokens = facts.output_tokens * request.n
+    answers = 1
+    if decision.cascade is not None:
+        answers = 2 + samples
+        plan = [*[plan[0]] * samples, *plan]
+    tokens = answers * (input_tokens + output_tokens)
     worst = Decimal(0)
     for backend in plan:
         most = worst_case_usd(backend.price, input_tokens=input_tokens, output_tokens=output_tokens)
         if most is None:
-            return limits.reserve(grant, request.user, None, input_tokens + output_tokens)
+            return limits.reserve(grant, request.user, None, tokens)
         worst += most
-    return limits.reserve(grant, request.user, worst, input_tokens + output_tokens)
+    return limits.reserve(grant, request.user, worst, tokens)
 
 
 def settle(limits: Authorizer, reservation: Reservation, attempts: list[Attempt]) -> None:
@@ -62,5 +69,7 @@ def total_tokens(attempts: Sequence[Attempt]) -> int | None:
             if attempt.fault is None:
                 return None
             continue
+        if attempt.fault == LATE:
+            return None  # it was given up half-way, and nobody knows how far it was
         total += (usage.input_tokens or 0) + (usage.output_tokens or 0)
     return total

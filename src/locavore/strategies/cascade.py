@@ -36,8 +36,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Backends asked for another answer when the first is in doubt (may repeat the local one)."""
     hold_s: float | None = None
     """How long the user may be kept waiting for the local answer and its check; None: any time."""
-    doubt: tuple[float, float] = (0.0, 1.0)
-    """P(good) below the first goes to the cloud at once, from the second on stays local at once."""
+
+
+class Judged(msgspec.Struct, frozen=True, kw_only=True):
+    """What the promise says of a local answer that was looked at."""
+
+    stays: bool
+    score: float | None = None
+    """Expected score of this answer minus the cloud's, in [-1, 1]; None: nothing could judge."""
+    in_doubt: bool = False
+    """Further answers could change the verdict."""
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,17 +56,18 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     """`kept`, `no_cloud`, `cloud_failed`, `doubtful`, or the faults of the local answer."""
     signals: Signals
-    good: float | None
-    """P(the local answer is good enough) when it was decided; None: it had a fault."""
+    score: float | None
+    """As `Judged.score` when it was decided; None: the answer had a fault."""
     attempts: tuple[Answer, ...]
     """Every call made, in order; all of them are paid for."""
 
 
-Keeps = Callable[[Signals], tuple[bool, float]]
-"""The promise: signals -> (may stay local, P(good))."""
+Judge = Callable[[Signals], Judged]
+"""The promise, for one request."""
+_FAULTY = Judged(stays=False)
 
 
-def cascade(plan: Plan, keeps: Keeps) -> Generator[Ask, Answer, Served]:
+def cascade(plan: Plan, judge: Judge) -> Generator[Ask, Answer, Served]:
     """Serve one request. Send each `Ask`'s answer; the return value is what to serve.
 
     A failed cloud call falls back to the local answer unless that one had a fault itself.
@@ -66,21 +75,21 @@ def cascade(plan: Plan, keeps: Keeps) -> Generator[Ask, Answer, Served]:
     local = yield Ask(backend=plan.local, purpose="answer", deadline_s=plan.hold_s)
     attempts = [local]
     signals, wrong = signals_of(local, plan.contract)
-    stays, good = (False, None) if wrong else keeps(signals)
-    if good is not None and plan.samples and plan.doubt[0] <= good < plan.doubt[1]:
+    judged = _FAULTY if wrong else judge(signals)
+    if judged.in_doubt and plan.samples:
         others = yield from _samples(plan, local.seconds)
         attempts += others
         signals, wrong = signals_of(local, plan.contract, others)
-        stays, good = keeps(signals)
-    if stays or plan.cloud is None:
-        reason = "kept" if stays else "no_cloud"
-        return _served(local, False, reason, signals, good, attempts)
+        judged = judge(signals)
+    if judged.stays or plan.cloud is None:
+        reason = "kept" if judged.stays else "no_cloud"
+        return _served(local, False, reason, signals, judged, attempts)
     reason = ", ".join(wrong) or "doubtful"
     cloud = yield Ask(backend=plan.cloud, purpose="escalation")
     attempts.append(cloud)
     if cloud.failed and not wrong:
-        return _served(local, False, "cloud_failed", signals, good, attempts)
-    return _served(cloud, True, reason, signals, good, attempts)
+        return _served(local, False, "cloud_failed", signals, judged, attempts)
+    return _served(cloud, True, reason, signals, judged, attempts)
 
 
 def _samples(plan: Plan, spent_s: float) -> Generator[Ask, Answer, list[Answer]]:
@@ -101,7 +110,7 @@ def _served(
     escalated: bool,
     reason: str,
     signals: Signals,
-    good: float | None,
+    judged: Judged,
     attempts: list[Answer],
 ) -> Served:
     return Served(
@@ -109,7 +118,7 @@ def _served(
         escalated=escalated,
         reason=reason,
         signals=signals,
-        good=good,
+        score=judged.score,
         attempts=tuple(attempts),
     )
 

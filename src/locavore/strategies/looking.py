@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from locavore.core.events import FinishReason
+from locavore.core.request import Conversation
 from locavore.routing.estimators.signals import Signals
 
 _CHECKED_CHARS = 40_000
@@ -63,6 +64,17 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
     tools: Mapping[str, Mapping[str, Any]] = {}
     """Tool name -> JSON schema of its arguments."""
     must_call: bool = False
+
+
+def contract_of(conversation: Conversation) -> Contract:
+    """What a conversation asks of its answer."""
+    output, choice = conversation.output, conversation.tool_choice
+    return Contract(
+        json=output.kind != "text",
+        schema=output.schema if output.kind == "json_schema" else None,
+        tools={tool.name: tool.parameters for tool in conversation.tools},
+        must_call=choice is not None and choice.mode in ("required", "named"),
+    )
 
 
 def faults(answer: Answer, contract: Contract) -> list[str]:
