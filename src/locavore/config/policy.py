@@ -6,7 +6,7 @@ import msgspec
 
 from locavore.config.schema import File, RequireTable, RuleTable
 from locavore.core.backend import Place
-from locavore.core.policy import Policy, Require, Rule, When
+from locavore.core.policy import Policy, Require, Routing, Rule, When
 
 
 def policy_of(file: File) -> Policy:
@@ -24,6 +24,7 @@ def policy_of(file: File) -> Policy:
         fallbacks=dict(file.fallback),
         patience_s=file.patience_s,
         explore_share=file.explore.share,
+        routing=Routing(**msgspec.structs.asdict(file.routing)),
     )
     return versioned(policy)
 

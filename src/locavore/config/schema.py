@@ -332,6 +332,52 @@ class ExploreTable(Table, frozen=True):
     ] = ()
 
 
+class RoutingTable(Table, frozen=True):
+    """What a choice really costs, and how far a local answer is looked at before it is served."""
+
+    cascade: Annotated[
+        bool,
+        Meta(description="look at local answers first, where `locavore calibrate` allows it"),
+    ] = True
+    hold_s: Annotated[
+        float, Meta(description="longest wait for the local answer and the look at it", ge=0)
+    ] = 30.0
+    stream_hold_s: Annotated[
+        float,
+        Meta(description="the same for streaming clients; 0: streams are not held back", ge=0),
+    ] = 0.0
+    samples: Annotated[
+        int,
+        Meta(description="further local answers when the first is in doubt; their agreement tells"),
+        Meta(ge=0, le=8),
+    ] = 0
+    doubt: Annotated[
+        float,
+        Meta(description="how close to the promise's threshold an answer is in doubt", ge=0, le=1),
+    ] = 0.05
+    least_stay: Annotated[
+        float,
+        Meta(description="least probability that an answer stays local, to try it", ge=0, le=1),
+    ] = 0.1
+    switch: Annotated[
+        Literal["saving", "quality"],
+        Meta(
+            description="a conversation leaves a model that suffices when that saves more than the "
+            "prompt cache it loses (`saving`), or not (`quality`)"
+        ),
+    ] = "saving"
+    cache_s: Annotated[
+        float,
+        Meta(description="for so long a provider is taken to keep a prompt in its cache", ge=0),
+    ] = 300.0
+    failure_rate: Annotated[
+        float,
+        Meta(
+            description="share of tries that fail, of a backend that did not lately", ge=0, le=0.9
+        ),
+    ] = 0.0
+
+
 class File(Table, frozen=True):
     """The whole file."""
 
@@ -384,6 +430,7 @@ class File(Table, frozen=True):
         tuple[BudgetTable, ...], Meta(description="budgets in dollars and rate limits")
     ] = ()
     ledger: Annotated[LedgerTable, Meta(description="books and limits")] = LedgerTable()
+    routing: Annotated[RoutingTable, Meta(description="what a choice costs")] = RoutingTable()
     explore: Annotated[ExploreTable, Meta(description="how a promise is watched")] = ExploreTable()
     alias: Annotated[
         dict[Text, Text],
