@@ -54,6 +54,9 @@ class Relay:
         else:
             self.exchange.respond(self.status, _JSON, self.body)
 
+    def on_answer(self, status: int, headers: Headers, body: bytes) -> None:  # noqa: ARG002
+        self.exchange.respond(status, _JSON, body)
+
     def on_failure(self, error: UpstreamError) -> None:
         if self.exchange.started:
             self.exchange.abort()

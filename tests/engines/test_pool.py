@@ -110,6 +110,11 @@ class Seen:
         assert not self.over.is_set()
         self.over.set()
 
+    def on_answer(self, status: int, headers: Headers, body: bytes) -> None:
+        self.on_head(status, headers)
+        self.on_body(body)
+        self.on_end()
+
     def on_failure(self, error: UpstreamError) -> None:
         assert not self.over.is_set()
         self.error = error

@@ -35,6 +35,10 @@ class Receiver(Protocol):
         """The HTTP message ended properly. Says nothing about the dialect's own end marker."""
         ...
 
+    def on_answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """All of it at once, in place of the three above: it came in one read."""
+        ...
+
     def on_failure(self, error: UpstreamError) -> None: ...
 
 

@@ -139,13 +139,15 @@ class Connection(asyncio.Protocol):
         timeouts = call.timeouts
         if call.total_at == NEVER:
             call.total_at = now + timeouts.total_s
-        self.deadline = min(now + timeouts.first_byte_s, call.total_at)
+        first_by = now + timeouts.first_byte_s
+        self.deadline = first_by if first_by < call.total_at else call.total_at
         if self._reused and self._engine.is_tls:
             self._acked_before = self._acked() or 0
         else:
             self._acked_before = self._written
-        self._written += len(call.head) + len(call.body)
-        self.transport.write(call.head + call.body)
+        data = call.head + call.body
+        self._written += len(data)
+        self.transport.write(data)
 
     def pause(self) -> None:
         if not self._paused and self._call is not None:
@@ -157,7 +159,8 @@ class Connection(asyncio.Protocol):
         if self._paused and self._call is not None:
             self._paused = False
             self.transport.resume_reading()
-            self._expect_more(self._call)
+            if self._body_bytes:
+                self._expect_more(self._call)
 
     def drop(self) -> None:
         """Close at once: the call was cancelled."""
@@ -228,17 +231,16 @@ class Connection(asyncio.Protocol):
 
     def _give_known(self, call: HttpCall, status: int, headers: Headers, body: bytes) -> None:
         """A whole answer whose head was seen before: the parser has nothing to add."""
-        self._status = status
-        self._head_given = True
-        self._body_bytes = len(body)
-        receiver = call.receiver
+        receiver, call.receiver = call.receiver, None
+        self._call = call.connection = None
+        if self._paused or (len(call.body) > 65536 and self.transport.get_write_buffer_size()):
+            self._engine.closed(self)
+            self.transport.close()
+        else:
+            self._reused = True
+            self._engine.release(self)  # first, so that the receiver may use it again
         if receiver is not None:
-            receiver.on_head(status, headers)
-        if body and call.connection is self and call.receiver is not None:
-            call.receiver.on_body(body)
-        if call.connection is self:
-            self._complete = self._keep_alive = True
-            self._finish(call)
+            receiver.on_answer(status, headers, body)
 
     def _learn(self) -> None:
         """Remember the head of an answer that came whole, in one read, and keeps the connection."""
@@ -266,14 +268,13 @@ class Connection(asyncio.Protocol):
             self._finish(call)
         elif not self._head_given and self._head_bytes > MAX_HEAD_BYTES:
             self._break(call, f"its headers are larger than {MAX_HEAD_BYTES} bytes")
-        elif not self._paused:
+        elif not self._paused and self._body_bytes:
             self._expect_more(call)
 
     def _expect_more(self, call: HttpCall) -> None:
         """The wait for the first byte ends with the first piece of body, not with the head."""
-        if self._body_bytes:
-            gap_until = self._deadlines.now + call.timeouts.idle_s
-            self.deadline = gap_until if gap_until < call.total_at else call.total_at
+        gap_until = self._deadlines.now + call.timeouts.idle_s
+        self.deadline = gap_until if gap_until < call.total_at else call.total_at
 
     def _give_head(self, call: HttpCall) -> None:
         headers = self._headers

@@ -86,9 +86,11 @@ class HttpEngine:
         Without a free connection the call waits for one to be opened or freed.
         """
         start = self._heads.get(path) or self._keep_head(path)
-        extra = _lines(headers) if headers else b""
-        head = b"%b%bcontent-length: %d\r\n\r\n" % (start, extra, len(body))
-        call = HttpCall(self, head, body, receiver, timeouts)
+        if headers:
+            start += _lines(headers)
+        call = HttpCall(
+            self, b"%bcontent-length: %d\r\n\r\n" % (start, len(body)), body, receiver, timeouts
+        )
         self.submit(call)
         return call
 
@@ -290,6 +292,10 @@ class _Collector:
         if not self.answer.done():
             answer = Answer(status=self._status, headers=self._headers, body=bytes(self._body))
             self.answer.set_result(answer)
+
+    def on_answer(self, status: int, headers: Headers, body: bytes) -> None:
+        if not self.answer.done():
+            self.answer.set_result(Answer(status=status, headers=headers, body=body))
 
     def on_failure(self, error: UpstreamError) -> None:
         if not self.answer.done():

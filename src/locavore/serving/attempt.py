@@ -257,6 +257,20 @@ class Attempt:
         self._ok = ok = 200 <= status < 300
         self._collecting = not (ok and self.request.stream and not _is_json(headers))
 
+    def on_answer(self, status: int, headers: Headers, body: bytes) -> None:
+        owner = self.owner
+        whole = 200 <= status < 300 and not self.request.stream
+        if owner is None or not whole or len(body) > self._state.snapshot.limits.answer_bytes:
+            self.on_head(status, headers)
+            self.on_body(body)
+            self.on_end()
+            return
+        self.status = status
+        self.headers = headers
+        self.received_bytes = len(body)
+        self.ttft_s = self._pipeline.mono() - self.started_mono_s
+        owner.on_whole(body)
+
     def on_body(self, data: bytes) -> None:
         if self.over:
             return

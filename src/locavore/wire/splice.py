@@ -5,6 +5,7 @@ as the client wrote them, and 30 KB of messages cost nothing. The fast way is ta
 key that matters is found exactly once at the top level; otherwise the body is decoded and encoded.
 """
 
+import functools
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -41,6 +42,7 @@ def rewrite(
 
 
 _MODEL_KEY = re.compile(rb'"model"[ \t\r\n]*:[ \t\r\n]*"')
+_quoted = functools.lru_cache(1024)(encode)
 
 
 def _replace_model(body: bytes, model: str, old_model: str) -> bytes | None:
@@ -50,16 +52,18 @@ def _replace_model(body: bytes, model: str, old_model: str) -> bytes | None:
     followed by a colon, with the value that the decoder read at the top level, is a key; it is the
     top level's because the decoder found one there.
     """
-    found = _MODEL_KEY.search(body)
+    key_at = body.find(b'"model"')
+    # From its end a text without the key is searched twice as fast as from its start.
+    if key_at < 0 or body.rfind(b'"model"') != key_at or body.find(b"\\u", 0, key_at) >= 0:
+        return None
+    found = _MODEL_KEY.match(body, key_at)
     if found is None:
         return None
-    end = found.end()
-    if body.find(b'"model"', end) >= 0 or body.find(b"\\u", 0, end) >= 0:
+    at = found.end() - 1
+    old = _quoted(old_model)
+    if not body.startswith(old, at):
         return None
-    old = encode(old_model)
-    if not body.startswith(old, end - 1):
-        return None
-    return body[: end - 1] + encode(model) + body[end - 1 + len(old) :]
+    return body[:at] + _quoted(model) + body[at + len(old) :]
 
 
 def _rebuild(
