@@ -69,10 +69,30 @@ class SlimFacts(msgspec.Struct, frozen=True):
     task: str = "chat"
 
 
+class SlimExplored(msgspec.Struct, frozen=True):
+    local: str
+    cloud: str
+    promise: str
+
+
 class SlimDecision(msgspec.Struct, frozen=True):
     requested: str
     facts: SlimFacts
     chosen: str | None = None
+    propensity: float = 1.0
+    explored: SlimExplored | None = None
+
+
+class SlimShadow(msgspec.Struct, frozen=True):
+    """What the record of a shadow's call says of the two answers (`serving.shadow.Compared`)."""
+
+    form_served: float
+    form_shadow: float
+    agrees: bool
+
+
+class SlimExtra(msgspec.Struct, frozen=True):
+    shadow: SlimShadow | None = None
 
 
 class SlimCall(msgspec.Struct, frozen=True):
@@ -95,6 +115,7 @@ class SlimCall(msgspec.Struct, frozen=True):
     parent_id: str | None = None
     flags: tuple[str, ...] = ()
     baseline_cost: SlimCost | None = None
+    extra: SlimExtra = SlimExtra()
 
 
 decode = msgspec.msgpack.Decoder(SlimCall).decode
@@ -208,3 +229,40 @@ def attempt_rows(seq: int, call: SlimCall, costs: list[int | None]) -> Iterator[
             cost,
             attempt.cost.source,
         )
+
+
+SAMPLE = "sample"
+"""Kind of an attempt whose answer only votes; nobody was served it."""
+
+
+def served_by(call: SlimCall) -> str | None:
+    """Whose answer the client got; None: nobody's."""
+    if call.outcome != "served":
+        return None
+    good = (a.backend for a in reversed(call.attempts) if a.fault is None and a.kind != SAMPLE)
+    return next(good, None)
+
+
+def explored_row(call: SlimCall) -> Row | None:
+    """The first columns of `explored`; None: it was not, or neither of the pair served it."""
+    found, server = call.decision.explored, served_by(call)
+    if found is None or call.parent_id is not None or server not in (found.local, found.cloud):
+        return None
+    return (
+        call.id,
+        found.promise,
+        found.local,
+        found.cloud,
+        call.decision.facts.task,
+        int(server == found.local),
+        call.decision.propensity,
+        int(call.started_s * 1000),
+    )
+
+
+def shadow_row(seq: int, call: SlimCall) -> Row | None:
+    """(seq, form_served, form_shadow, agrees, explored id); None: it is no answered shadow."""
+    said = call.extra.shadow
+    if said is None or call.parent_id is None:
+        return None
+    return seq, said.form_served, said.form_shadow, int(said.agrees), call.parent_id

@@ -13,7 +13,16 @@ from locavore.ledger.chain import append_block
 from locavore.ledger.database import Database
 from locavore.ledger.frames import CALL, Frame
 from locavore.ledger.migrations import migrate
-from locavore.ledger.rows import Row, attempt_costs, attempt_rows, call_row, decode, money_of
+from locavore.ledger.rows import (
+    Row,
+    attempt_costs,
+    attempt_rows,
+    call_row,
+    decode,
+    explored_row,
+    money_of,
+    shadow_row,
+)
 from locavore.ledger.sums import Sums
 from locavore.ledger.tail import Damage, Position
 
@@ -84,6 +93,16 @@ def position_of(db: Database, writer: str) -> Position | None:
     return Position(*row) if row else None
 
 
+_EXPLORED = (
+    "INSERT INTO explored (id, promise, local_id, cloud_id, task, kept, propensity, started_ms)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+)
+_SHADOWED = (
+    "UPDATE explored SET shadow_seq = ?, form_served = ?, form_shadow = ?, agrees = ?"
+    " WHERE id = ? AND shadow_seq IS NULL"
+)
+
+
 class Batch:
     """Rows of one transaction. Made, filled and written inside `transaction`."""
 
@@ -95,6 +114,8 @@ class Batch:
         self._attempts: list[Row] = []
         self._records: list[tuple[int, bytes]] = []
         self._rejects: list[Row] = []
+        self._explored: list[Row] = []
+        self._shadows: list[Row] = []
         self._sums = Sums()
 
     def __len__(self) -> int:
@@ -124,6 +145,8 @@ class Batch:
         self._calls.append(row)
         self._attempts += attempts
         self._records.append((seq, payload))
+        self._explored += filter(None, [explored_row(call)])
+        self._shadows += filter(None, [shadow_row(seq, call)])
 
     def _reject(self, start: int, payload: bytes, position: Position, reason: str) -> None:
         self._rejects.append((self._writer, position.segment, start, reason, payload))
@@ -135,6 +158,10 @@ class Batch:
         _insert(db, "attempts", 23, self._attempts)
         _insert(db, "records", 2, self._records)
         _insert(db, "rejects", 5, self._rejects)
+        if self._explored:
+            db.executemany(_EXPLORED, self._explored)
+        if self._shadows:  # a shadow's record follows its parent's
+            db.executemany(_SHADOWED, self._shadows)
         self._sums.write(db)
         if self._calls:
             bodies = (body for _, body in self._records)

@@ -57,16 +57,20 @@ class Sums:
         self._by_hour: dict[Key, list[int]] = {}
 
     def add(self, call: SlimCall, costs: list[int | None], money: Money) -> None:
-        """Count one call and its attempts."""
+        """Count one call and its attempts. What a call caused beside it is no call of a client:
+        its attempts count, and what they cost stands against the savings."""
         last = call.attempts[-1] if call.attempts else None
         row = self._row(call, last)
-        row[0] += 1
-        if call.outcome in OUTCOMES:
-            row[1 + OUTCOMES.index(call.outcome)] += 1
-        row[5] += int(call.duration_s * 1000)
+        if call.parent_id is not None:
+            row[_BASELINE_AT + 1] += money.known_pico
+        else:
+            row[0] += 1
+            if call.outcome in OUTCOMES:
+                row[1 + OUTCOMES.index(call.outcome)] += 1
+            row[5] += int(call.duration_s * 1000)
         for attempt, cost in zip(call.attempts, costs, strict=True):
             _add_attempt(row if attempt is last else self._row(call, attempt), attempt, cost)
-        if money.baseline_pico is not None and money.unknown == 0:
+        if money.baseline_pico is not None and money.unknown == 0 and call.parent_id is None:
             row[_BASELINE_AT] += 1
             row[_BASELINE_AT + 1] += money.known_pico
             row[_BASELINE_AT + 2] += money.baseline_pico
