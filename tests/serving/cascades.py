@@ -15,7 +15,10 @@ from locavore.core.estimate import Estimate
 from locavore.core.money import Price, Rate
 from locavore.core.outcome import CallRecord
 from locavore.core.policy import Policy, Routing
+from locavore.core.request import Request
 from locavore.ledger.budgets import Authorizer
+from locavore.routing.asks import Asks
+from locavore.routing.conversation import Talk
 from locavore.routing.estimators.promised import Verdict
 from locavore.routing.estimators.signals import Signals
 from locavore.serving.pipeline import PLAIN, Envelope
@@ -49,23 +52,24 @@ def price(input_mtok: str, output_mtok: str) -> Price:
 
 
 class Promised:
-    """Stands for `Promises`: keeps what the test keeps, from the signals alone."""
+    """A promise that keeps what the test keeps, from the signals alone."""
 
-    def __init__(self, keeps: Callable[[Signals], bool], score: float) -> None:
-        self.keeps = keeps
-        self.score = score
-        self.seen: list[tuple[str, Signals]] = []
+    def __init__(self, keeps: Callable[[Signals], bool], margin: float) -> None:
+        self._keeps = keeps
+        self._margin = margin
+        self.seen: list[tuple[Asks, Signals]] = []
 
-    def __bool__(self) -> bool:
-        return True
-
-    def verdict(
-        self, prompt: str, local: str, cloud: str, task: str, signals: Signals | None = None
+    def look(
+        self, request: Request, talk: Talk, decision: Decision, signals: Signals
     ) -> Verdict | None:
-        assert signals is not None and (local, cloud) == (LOCAL, CLOUD) and task
-        self.seen.append((prompt, signals))
+        """As `Router.look`."""
+        assert decision.cascade is not None
+        assert request.body
+        self.seen.append((talk.read()[0], signals))
         quality = Estimate(mean=0.99, low=0.98, high=1.0, n=200, source="test")
-        return Verdict(keeps=self.keeps(signals), quality=quality, score=self.score, threshold=0.0)
+        return Verdict(
+            keeps=self._keeps(signals), quality=quality, score=0.1 + self._margin, threshold=0.1
+        )
 
 
 class Stage:
@@ -76,7 +80,7 @@ class Stage:
         home: Path,
         *,
         keeps: bool | Callable[[Signals], bool] = True,
-        score: float = 0.5,
+        margin: float = 0.5,
         hold_s: float = 30.0,
         samples: int = 0,
         third: bool = False,
@@ -101,7 +105,7 @@ class Stage:
         self.pipeline, self.journal = pipeline_over(
             lambda target: self.engines[target.name], home, snapshot, limits
         )
-        self.promised = Promised(keeps if callable(keeps) else lambda _: bool(keeps), score)
+        self.promised = Promised(keeps if callable(keeps) else lambda _: bool(keeps), margin)
         self._cascade = CascadePlan(local=LOCAL, cloud=CLOUD, hold_s=hold_s)
         self._fallbacks = (THIRD,) if third else ()
         self._direct()
@@ -120,7 +124,7 @@ class Stage:
             )
 
         router.decide = decided  # type: ignore[method-assign]
-        router.promises = self.promised  # type: ignore[assignment]
+        router.look = self.promised.look  # type: ignore[method-assign]
 
     def serve(
         self,

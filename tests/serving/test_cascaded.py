@@ -85,14 +85,15 @@ async def test_a_doubtful_answer_escalates_and_the_client_sees_the_clouds_alone(
 
 
 async def test_what_was_seen_is_recorded_and_no_text(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, keeps=False, score=-0.25)
+    stage = Stage(tmp_path, keeps=False, margin=-0.25)
     stage.serve()
     stage.answer(LOCAL, replies.chat("a wrong word"))
     stage.answer(CLOUD, replies.chat("a right word"))
     seen = stage.record.cascade
     assert seen is not None
     assert (seen.local, seen.cloud, seen.escalated) == (LOCAL, CLOUD, True)
-    assert (seen.reason, seen.score) == ("doubtful", -0.25)
+    assert seen.reason == "doubtful"
+    assert seen.margin == pytest.approx(-0.25)
     assert (seen.output_tokens, seen.no_answer, seen.samples) == (3, False, 0)
     assert seen.held_s >= 0
     assert b"word" not in msgspec.json.encode(stage.record)
@@ -276,7 +277,7 @@ async def test_a_held_stream_is_kept_alive_and_does_not_say_who_answers_before_i
 
 @pytest.mark.parametrize("during", ["local", "sample", "cloud"])
 async def test_c11_a_client_that_leaves_cancels_whatever_runs(tmp_path: Path, during: str) -> None:
-    stage = Stage(tmp_path, keeps=False, score=0.0, samples=1 if during == "sample" else 0)
+    stage = Stage(tmp_path, keeps=False, margin=0.0, samples=1 if during == "sample" else 0)
     client = stage.serve(stream=True)
     if during != "local":
         stage.answer(LOCAL, replies.chat("41"))
@@ -300,7 +301,7 @@ def agreed(signals: Signals) -> bool:
 
 
 async def test_samples_are_asked_in_doubt_only_and_differently_each_time(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, keeps=agreed, score=0.01, samples=2)
+    stage = Stage(tmp_path, keeps=agreed, margin=0.01, samples=2)
     client = stage.serve(temperature=0, seed=7)
     stage.answer(LOCAL, replies.chat("42"))
     stage.answer(LOCAL, replies.chat("It is 42."))
@@ -317,7 +318,7 @@ async def test_samples_are_asked_in_doubt_only_and_differently_each_time(tmp_pat
 
 
 async def test_samples_that_disagree_send_the_call_to_the_cloud(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, keeps=agreed, score=0.01, samples=1)
+    stage = Stage(tmp_path, keeps=agreed, margin=0.01, samples=1)
     client = stage.serve()
     stage.answer(LOCAL, replies.chat("41"))
     stage.answer(LOCAL, replies.chat("40"))
@@ -327,7 +328,7 @@ async def test_samples_that_disagree_send_the_call_to_the_cloud(tmp_path: Path) 
 
 
 async def test_far_from_the_threshold_nothing_is_sampled(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, keeps=True, score=0.4, samples=3)
+    stage = Stage(tmp_path, keeps=True, margin=0.4, samples=3)
     client = stage.serve()
     stage.answer(LOCAL, replies.chat("42"))
     assert client.done
@@ -398,7 +399,7 @@ async def test_the_promise_is_asked_about_the_users_own_words(tmp_path: Path) ->
     stage = Stage(tmp_path)
     stage.serve("anthropic_messages")
     stage.answer(LOCAL, replies.chat("42"))
-    assert stage.promised.seen[0][0] == "What is six times seven?"
+    assert stage.promised.seen[0][0].last == "What is six times seven?"
 
 
 @pytest.mark.parametrize("repair", [False, True])

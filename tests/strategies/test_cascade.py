@@ -50,16 +50,16 @@ def said(backend: str, text: str, **more: object) -> Answer:
 
 
 def sure(_: Signals) -> Judged:
-    return Judged(stays=True, score=0.3)
+    return Judged(stays=True, margin=0.3)
 
 
 def doubtful(_: Signals) -> Judged:
-    return Judged(stays=False, score=-0.2)
+    return Judged(stays=False, margin=-0.2)
 
 
 def by_agreement(signals: Signals) -> Judged:
     share = 0.5 if signals.agreement is None else signals.agreement
-    return Judged(stays=share > 0.6, score=share - 0.6, in_doubt=signals.agreement is None)
+    return Judged(stays=share > 0.6, margin=share - 0.6, in_doubt=signals.agreement is None)
 
 
 def test_a_good_local_answer_is_served_and_the_cloud_is_not_asked() -> None:

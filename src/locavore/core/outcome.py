@@ -45,8 +45,9 @@ class Cascaded(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc
     reason: str
     """`kept`, `cloud_failed` (the local answer was served all the same), `doubtful`, or what was
     wrong with the local answer, e.g. `late`, `refused`, `not_json`; several are comma-separated."""
-    score: float | None = None
-    """Expected score of the local answer minus the cloud's; None: nothing could judge it."""
+    margin: float | None = None
+    """Expected gain of the local answer over the cloud's, less what the promise asks for: from 0
+    on it stays. None: a fault of its form left nothing to judge."""
     agreement: float | None = None
     """Share of the samples that said the same."""
     samples: int = 0

@@ -120,7 +120,7 @@ class SlimCall(msgspec.Struct, frozen=True):
 
 decode = msgspec.msgpack.Decoder(SlimCall).decode
 
-Row = tuple[int | str | bytes | None, ...]
+Row = tuple[int | float | str | bytes | None, ...]
 CALL_COLUMNS = (
     "seq", "id", "writer", "parent_id", "started_ms", "duration_ms", "format", "stream", "outcome",
     "status", "requested", "task", "backend", "tenant", "team", "key", "user", "session",
@@ -195,9 +195,24 @@ def call_row(seq: int, writer: int, call: SlimCall, money: Money) -> Row:
     )
 
 
+SAMPLE = "sample"
+"""Kind of an attempt whose answer only votes; nobody was served it."""
+
+
 def final_backend(call: SlimCall) -> str:
     """Who answered, or who failed last; empty when nobody was asked."""
-    return call.attempts[-1].backend if call.attempts else ""
+    attempt = final_attempt(call)
+    return "" if attempt is None else attempt.backend
+
+
+def final_attempt(call: SlimCall) -> SlimAttempt | None:
+    """The one that answered, which a cascade's samples and its cloud may follow in vain; of a call
+    that nobody answered the last one."""
+    if call.outcome == "served":
+        for attempt in reversed(call.attempts):
+            if attempt.fault is None and attempt.kind != SAMPLE:
+                return attempt
+    return call.attempts[-1] if call.attempts else None
 
 
 def attempt_rows(seq: int, call: SlimCall, costs: list[int | None]) -> Iterator[Row]:
@@ -231,16 +246,11 @@ def attempt_rows(seq: int, call: SlimCall, costs: list[int | None]) -> Iterator[
         )
 
 
-SAMPLE = "sample"
-"""Kind of an attempt whose answer only votes; nobody was served it."""
-
-
 def served_by(call: SlimCall) -> str | None:
     """Whose answer the client got; None: nobody's."""
     if call.outcome != "served":
         return None
-    good = (a.backend for a in reversed(call.attempts) if a.fault is None and a.kind != SAMPLE)
-    return next(good, None)
+    return final_backend(call) or None
 
 
 def explored_row(call: SlimCall) -> Row | None:

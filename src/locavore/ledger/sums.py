@@ -5,7 +5,7 @@ comparison with the baseline stand under the backend that came last.
 """
 
 from locavore.ledger.database import Database
-from locavore.ledger.rows import Money, SlimAttempt, SlimCall, final_backend
+from locavore.ledger.rows import Money, SlimAttempt, SlimCall, final_attempt, final_backend
 
 HOUR_S, DAY_S = 3600, 86_400
 KEYS = (
@@ -59,8 +59,8 @@ class Sums:
     def add(self, call: SlimCall, costs: list[int | None], money: Money) -> None:
         """Count one call and its attempts. What a call caused beside it is no call of a client:
         its attempts count, and what they cost stands against the savings."""
-        last = call.attempts[-1] if call.attempts else None
-        row = self._row(call, last)
+        final = final_attempt(call)
+        row = self._row(call, final)
         if call.parent_id is not None:
             row[_BASELINE_AT + 1] += money.known_pico
         else:
@@ -69,7 +69,7 @@ class Sums:
                 row[1 + OUTCOMES.index(call.outcome)] += 1
             row[5] += int(call.duration_s * 1000)
         for attempt, cost in zip(call.attempts, costs, strict=True):
-            _add_attempt(row if attempt is last else self._row(call, attempt), attempt, cost)
+            _add_attempt(row if attempt is final else self._row(call, attempt), attempt, cost)
         if money.baseline_pico is not None and money.unknown == 0 and call.parent_id is None:
             row[_BASELINE_AT] += 1
             row[_BASELINE_AT + 1] += money.known_pico

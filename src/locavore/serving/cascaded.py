@@ -13,6 +13,7 @@ import msgspec
 
 from locavore.core.errors import LocavoreError, RequestError, UpstreamError
 from locavore.core.outcome import CallRecord, Cascaded
+from locavore.routing.conversation import Talk
 from locavore.serving import replying
 from locavore.serving.call import ServedCall
 from locavore.serving.question import Answered, Question, whole
@@ -39,7 +40,6 @@ class CascadedCall(ServedCall):
     """A call in flight that has a local answer of its own before its plan begins."""
 
     __slots__ = (
-        "_asked",
         "_contract",
         "_escalates",
         "_held_s",
@@ -49,6 +49,7 @@ class CascadedCall(ServedCall):
         "_samples",
         "_served",
         "_steps",
+        "_talk",
     )
 
     def __init__(
@@ -64,8 +65,8 @@ class CascadedCall(ServedCall):
         super().__init__(pipeline, state, arrival, decision, plan[1:], reservation)
         self._local_backend = plan[0]
         self._contract = _contract(self.request.format, self.request.body)
-        self._asked = ""
-        """The words that the promise judges by; read when they are needed."""
+        self._talk = arrival.talk or Talk(self.request, FORMATS[self.request.format].turns)
+        """What the promise judges by: the words that decided."""
         self._local: Answered | None = None
         self._question: Question | None = None
         self._samples = 0
@@ -85,7 +86,7 @@ class CascadedCall(ServedCall):
             samples=(self._local_backend.id,) * samples,
             hold_s=chosen.hold_s if chosen is not None else None,
         )
-        self._steps = cascade(plan, self._judge)
+        self._steps = cascade(plan, self._judged)
         self._make(next(self._steps))
 
     # -- what the strategy asks ---------------------------------------------------------------
@@ -141,27 +142,18 @@ class CascadedCall(ServedCall):
     def _looked(self) -> None:
         self._held_s = self._pipeline.mono() - self._started_mono_s
 
-    def _judge(self, signals: Signals) -> Judged:
+    def _judged(self, signals: Signals) -> Judged:
         """What the promise says of the answer; a routing model never fails a call (C112)."""
-        promises, format_ = self._state.router.promises, self.request.format
-        if promises is None:
-            return Judged(stays=False)
+        router = self._state.router
         try:
-            self._asked = self._asked or FORMATS[format_].ask(self.request.body)
-            verdict = promises.verdict(
-                self._asked,
-                self._local_backend.id,
-                self._plan[0].id,
-                self.decision.facts.task,
-                signals,
-            )
+            verdict = router.look(self.request, self._talk, self.decision, signals)
         except Exception:  # noqa: BLE001 - the declared default: the cloud answers
             return Judged(stays=False)
-        if verdict is None:  # withdrawn while the local model was answering
+        if verdict is None or verdict.threshold is None:  # withdrawn while the model answered
             return Judged(stays=False)
-        near = self._state.snapshot.policy.routing.doubt
-        doubt = verdict.threshold is not None and abs(verdict.score - verdict.threshold) < near
-        return Judged(stays=verdict.keeps, score=verdict.score, in_doubt=doubt)
+        margin = verdict.score - verdict.threshold
+        near = abs(margin) < self._state.snapshot.policy.routing.doubt
+        return Judged(stays=verdict.keeps, margin=margin, in_doubt=near)
 
     # -- the local answer is served -----------------------------------------------------------
 
@@ -264,7 +256,7 @@ class CascadedCall(ServedCall):
             cloud=self._plan[0].id,
             escalated=served.escalated,
             reason=served.reason,
-            score=served.score,
+            margin=served.margin,
             agreement=signals.agreement,
             samples=self._samples,
             mean_logprob=signals.mean_logprob,

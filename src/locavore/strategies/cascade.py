@@ -42,8 +42,8 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     """What the promise says of a local answer that was looked at."""
 
     stays: bool
-    score: float | None = None
-    """Expected score of this answer minus the cloud's, in [-1, 1]; None: nothing could judge."""
+    margin: float | None = None
+    """Expected gain over the cloud's answer less the promise's threshold; None: not judged."""
     in_doubt: bool = False
     """Further answers could change the verdict."""
 
@@ -56,8 +56,8 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     """`kept`, `no_cloud`, `cloud_failed`, `doubtful`, or the faults of the local answer."""
     signals: Signals
-    score: float | None
-    """As `Judged.score` when it was decided; None: the answer had a fault."""
+    margin: float | None
+    """As `Judged.margin` when it was decided; None: the answer had a fault."""
     attempts: tuple[Answer, ...]
     """Every call made, in order; all of them are paid for."""
 
@@ -118,7 +118,7 @@ def _served(
         escalated=escalated,
         reason=reason,
         signals=signals,
-        score=judged.score,
+        margin=judged.margin,
         attempts=tuple(attempts),
     )
 
