@@ -186,21 +186,30 @@ def test_a_gateway_that_is_not_there_is_said(tmp_path: Path) -> None:
     assert "locavore serve" in result.output
 
 
+@pytest.mark.parametrize("looks", [False, True])
 def test_the_running_gateway_routes_by_the_promise(
-    gateway: RunningGateway, upstream: ScriptedUpstream
+    gateway: RunningGateway, upstream: ScriptedUpstream, looks: bool
 ) -> None:
+    """By the request alone, and by the answer that was looked at."""
     prompts = [{k: v for k, v in i.items() if k != "task"} for i in items(400)]
     calibrate(gateway, prompts)
-    gateway.reload(CONFIG.format(url=upstream.url))
+    routing = f"routing = {{ cascade = {str(looks).lower()} }}"
+    gateway.reload(f"{routing}\n{CONFIG.format(url=upstream.url)}")
     served = {"add": set[str](), "multiply": set[str]()}
     with httpx2.Client(base_url=gateway.origin) as client:
         for item, plain in zip(prompts[:40], items(40), strict=True):
             said = [{"role": "user", "content": item["prompt"]}]
             body = {"model": "auto", "messages": said}
             answer = client.post("/v1/chat/completions", json=body)
-            served[str(plain["task"])].add(answer.headers["x-locavore-model"])
+            model = answer.headers["x-locavore-model"]
+            served[str(plain["task"])].add(model)
             explained = client.post("/v1/route", json=body).json()
-            assert explained["chosen"] == answer.headers["x-locavore-model"]
+            fate = answer.headers.get("x-locavore-cascade")
+            if explained["chosen"].startswith("cascade:"):
+                assert looks
+                assert (model, fate) in {(LOCAL, "kept"), (CLOUD, "escalated")}
+            else:
+                assert (explained["chosen"], fate) == (model, None)
     assert LOCAL in served["add"]
     assert served["multiply"] == {CLOUD}
 

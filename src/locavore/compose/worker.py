@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import signal
 import socket
@@ -30,14 +31,17 @@ from locavore.engines.pool import HttpEngine, PoolLimits
 from locavore.gateway.keys import KeyCheck
 from locavore.gateway.routes import hot_routes
 from locavore.gateway.server import AsgiApp, Message, Server, ServerLimits
+from locavore.ledger.conversations import FileHomes
 from locavore.ledger.journal import SegmentJournal
 from locavore.ledger.session_labels import FileSessionLabels
 from locavore.serving.pipeline import Pipeline, State
+from locavore.serving.shadow import Shadows
 from locavore.serving.snapshot import Snapshot, Target
 
 if TYPE_CHECKING:
     from locavore.ledger.budgets import Authorizer
 
+log = logging.getLogger(__name__)
 STATUS_EVERY_S = 1.0
 DRAIN_S = 30.0
 RESOLVE_S = 2.0
@@ -66,6 +70,7 @@ class Worker:
         self._engines: dict[Target, HttpEngine] = {}
         self._sessions = FileSessionLabels(home / "sessions")
         self._pipeline: Pipeline | None = None
+        self._shadows: Shadows | None = None
         self._server: Server | None = None
         self._keys = KeyCheck({})
         self._authorizer: Authorizer | None = None
@@ -113,10 +118,12 @@ class Worker:
             limits=limits,
             loop=loop,
             sessions=self._sessions,
+            homes=self._homes(),
             resolve=self._resolve,
             workers=self._workers,
             clock=self._clock,
         )
+        self._pipeline.watcher = self._shadows = Shadows(self._pipeline)
         self._server = Server(
             hot_routes(self._pipeline, lambda: self._keys),
             LazyApp(self.admin_app),
@@ -127,6 +134,14 @@ class Worker:
         gc.collect()
         gc.freeze()  # what is loaded by now stays: the collector need not walk it again and again
         loop.call_later(STATUS_EVERY_S, self._report)
+
+    def _homes(self) -> FileHomes | None:
+        """Where conversations were served; without it every turn is decided afresh."""
+        try:
+            return FileHomes(self._home / "run" / "conversations", clock=self._clock)
+        except StoreError as error:
+            log.warning("%s", error.message)
+            return None
 
     def _hosts(self, snapshot: Snapshot) -> frozenset[bytes]:
         """Names of this gateway, with and without its port (clients differ behind a forward)."""
@@ -221,6 +236,8 @@ class Worker:
     async def _drain(self, timeout_s: float) -> None:
         if self._server is not None:
             await self._server.drain(timeout_s)
+        if self._shadows is not None:
+            self._shadows.close()
         if self._pipeline is not None:
             with contextlib.suppress(StoreError):
                 self._pipeline.journal.close()

@@ -53,7 +53,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Routing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How the objective weighs what a choice really costs, and how promises are used."""
 
-    cascade: bool = False
+    cascade: bool = True
     """Look at a local answer before it is served, where a promise covers that."""
     hold_s: float = 30.0
     """Longest wait for a local answer and the look at it, when the client waits for a whole one."""

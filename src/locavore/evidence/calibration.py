@@ -153,6 +153,8 @@ def outcome(
             post=_promise(post, target, trunk, "post", proven=proven, noise=noise)
             if len(post) == len(pre)
             else None,
+            looks=len(post) == len(pre)
+            and looking_pays(pre, post, target, trunk, proven=proven, noise=noise),
             local_quality=sum(c.weak for c in pre) / len(pre),
             cloud_quality=sum(c.strong for c in pre) / len(pre),
             made_s=time.time() if now_s is None else now_s,
@@ -203,6 +205,30 @@ def _label(
     looks: Promises, words: str, task: str, signals: Signals | None, judged: tuple[float, float]
 ) -> Label:
     return Label(look=looks.look(words, task, signals), weak=judged[0], strong=judged[1])
+
+
+TARGETS = (0.9, 0.95, 0.98, 0.99)
+"""Over these it is decided whether to look at answers: not over the one that was asked for, so a
+stricter target never changes the rule and with it which calls stay local."""
+
+
+def looking_pays(
+    pre: Sequence[Label],
+    post: Sequence[Label],
+    target: Target,
+    trunk: Trunk,
+    *,
+    proven: bool,
+    noise: float,
+) -> bool:
+    """Whether more may stay local by the answers than by the requests."""
+
+    def kept(labels: Sequence[Label], stage: str) -> float:
+        targets = [Target(quality=q, confidence=target.confidence) for q in TARGETS]
+        found = [_promise(labels, t, trunk, stage, proven=proven, noise=noise) for t in targets]
+        return sum(promise.share for promise in found)
+
+    return kept(post, "post") > kept(pre, "pre")
 
 
 def _promise(

@@ -24,7 +24,7 @@ def mark_of(backend_id: str) -> int:
 class Talk:
     """A call's conversation, read at most once and only when deciding needs it."""
 
-    __slots__ = ("_homes", "_request", "_turns", "asks", "key")
+    __slots__ = ("_found", "_homes", "_request", "_turns", "key")
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class Talk:
         self._request = request
         self._turns = turns
         self._homes = homes
-        self.asks: Asks | None = None
+        self._found: tuple[Asks, Home | None, float] | None = None
         self.key: bytes | None = None
         """Under which the next turn will look for this one; None: not read, or nobody remembers."""
 
@@ -44,9 +44,14 @@ class Talk:
 
         Raises RequestError for a body that is not its format's.
         """
+        if self._found is None:
+            self._found = self._look()
+        return self._found
+
+    def _look(self) -> tuple[Asks, Home | None, float]:
         request = self._request
         turns = self._turns(request.body)
-        asks = self.asks = asks_of(turns)
+        asks = asks_of(turns)
         if self._homes is None:
             return asks, None, 0.0
         known = answered(turns)

@@ -19,7 +19,7 @@ from locavore.core.decision import Promised
 from locavore.core.estimate import Estimate
 from locavore.core.request import Request
 from locavore.routing.asks import Asks
-from locavore.routing.estimators.promised import Entry, Promises, quality_of
+from locavore.routing.estimators.promised import Entry, Promises, Verdict, quality_of
 from locavore.routing.estimators.signals import Signals
 from locavore.routing.facts import task_of
 from locavore.routing.promise import Look, Promise
@@ -37,9 +37,6 @@ _REMEMBERED = 256
 _Z = 1.96
 _PLAIN_SPREAD = 0.25
 """Variance of a call's gain where no evidence tells: that of a fair coin."""
-
-Keeps = Callable[[Signals], tuple[bool, float]]
-"""Signals of a local answer -> (it may be served, its expected gain less the threshold)."""
 
 
 class Judge:
@@ -61,9 +58,9 @@ class Judge:
         self._looks: dict[tuple[str, str], Look] = {}
 
     def looks_at_answers(self, local: str) -> bool:
-        """Whether a promise covers answers of this model that were looked at."""
+        """Whether a promise covers answers of this model that were looked at, and keeps more."""
         entry = self.promises.entry(local, self._cloud)
-        return entry is not None and entry.post is not None
+        return entry is not None and entry.post is not None and entry.looks
 
     def applied(
         self, survey: Survey, request: Request, asks: Asks, task: str, *, unjudged: str = ""
@@ -83,25 +80,18 @@ class Judge:
         options = tuple(_judged(o, entries, broken, looks, self._cloud) for o in survey.options)
         return msgspec.structs.replace(survey, options=options), unjudged if entries else ""
 
-    def after(self, request: Request, asks: Asks, task: str, local: str) -> Keeps:
-        """What decides whether an answer of `local` may be served; nothing may if it fails."""
-        entry = self.promises.entry(local, self._cloud)
-        promise = entry.post if entry is not None else None
+    def after(
+        self, request: Request, asks: Asks, task: str, local: str, signals: Signals
+    ) -> Verdict | None:
+        """What the promise says of an answer of `local`, by the hardest ask; None: nothing holds.
 
-        def keeps(signals: Signals) -> tuple[bool, float]:
-            if promise is None or promise.threshold is None:
-                return False, -1.0
-            try:
-                margin = min(
-                    promise.score(self.promises.look(words, its_task, signals))
-                    for words, its_task in _asked(request, asks, task)
-                )
-            except Exception:  # noqa: BLE001 - a routing model must never fail a call (C112)
-                return False, -1.0
-            margin -= promise.threshold
-            return margin >= 0, margin
-
-        return keeps
+        Raises whatever the estimator raises.
+        """
+        verdicts = [
+            self.promises.verdict(words, local, self._cloud, its_task, signals)
+            for words, its_task in _asked(request, asks, task)
+        ]
+        return min((v for v in verdicts if v is not None), key=_score, default=None)
 
     def _read(self, request: Request, asks: Asks, task: str) -> tuple[Sequence[Look], str]:
         if self._resting:
@@ -125,6 +115,10 @@ class Judge:
                 self._looks.clear()
             self._looks[words, task] = look
         return look
+
+
+def _score(verdict: Verdict) -> float:
+    return verdict.score
 
 
 def _asked(request: Request, asks: Asks, task: str) -> list[tuple[str, str]]:

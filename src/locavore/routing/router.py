@@ -16,10 +16,11 @@ from locavore.core.request import Request
 from locavore.routing.asks import Asks
 from locavore.routing.conversation import Talk, mark_of, said
 from locavore.routing.decide import choose
-from locavore.routing.estimators.promised import Promises
+from locavore.routing.estimators.promised import Promises, Verdict
+from locavore.routing.estimators.signals import Signals
 from locavore.routing.explore import explore
 from locavore.routing.facts import measure
-from locavore.routing.judging import Judge, Keeps
+from locavore.routing.judging import Judge
 from locavore.routing.latency import forecast_ttft_s
 from locavore.routing.names import Names, Resolved
 from locavore.routing.quality import Priors, Quality
@@ -105,6 +106,13 @@ class Router:
             )
             _keep(self._routes, model, route)
         return route
+
+    def reads(self, model: str) -> bool:
+        """Whether deciding for this name needs the conversation; False for one nobody knows."""
+        try:
+            return (self._routes.get(model) or self.route(model)).reads_ask
+        except RequestError:
+            return False
 
     def _cascades(self, resolved: Resolved) -> list[Candidate]:
         """Local models whose answers a promise lets us look at, in front of the baseline."""
@@ -203,12 +211,17 @@ class Router:
         id_ = self._by_mark.get(home.mark)
         return asks, id_, share if home.age_s <= self.policy.routing.cache_s else 0.0
 
-    def keeps(self, request: Request, talk: Talk, decision: Decision) -> Keeps:
-        """What decides whether the local answer of `decision.cascade` may be served."""
+    def look(
+        self, request: Request, talk: Talk, decision: Decision, signals: Signals
+    ) -> Verdict | None:
+        """Whether the local answer of a cascade may be served; None: no promise holds any more.
+
+        By the same words as the decision. Raises whatever the estimator raises.
+        """
         if self.judge is None or decision.cascade is None:
-            raise ValueError(f"decision {decision.id} is no cascade")
-        asks = talk.asks if talk.asks is not None else talk.read()[0]
-        return self.judge.after(request, asks, decision.facts.task, decision.cascade.local)
+            return None
+        local = decision.cascade.local
+        return self.judge.after(request, talk.read()[0], decision.facts.task, local, signals)
 
     def _survey(self, route: Route, request: Request, facts: Facts, call: Call) -> Survey:
         narrower = None if call.limits is NO_LIMIT else call.limits

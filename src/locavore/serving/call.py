@@ -287,6 +287,9 @@ class ServedCall:
         self._done = True
         pipeline = self._pipeline
         pipeline.finished(self)
+        talk = self._arrival.talk
+        if talk is not None and outcome == "served":
+            talk.served(self.backend.id)
         if self._draining:
             outcome, status = "cancelled", CLIENT_LEFT
         if self.backend.is_test:
@@ -365,6 +368,10 @@ class ServedCall:
             writer = FORMATS[self.request.format].stream_writer(self.request)
         data: bytes = writer.write(replying.as_failure(error))
         return data
+
+    def asks(self, target: str) -> bool:
+        """Whether it waits for this target or is answered by it now."""
+        return self._attempt is not None and self._attempt.target.name == target
 
     def tick(self, now_s: float) -> None:
         """Called about once a second while in flight: keep-alive, and the attempt's own limits."""

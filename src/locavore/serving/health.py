@@ -13,6 +13,9 @@ INNOCENT = frozenset(
     {Fault.BAD_REQUEST, Fault.CONTEXT_OVERFLOW, Fault.PROMPT_TRUNCATED, Fault.NOT_FOUND}
 )
 
+_WEIGHT = 0.02
+"""Of one try in a target's failure rate: about the last hundred tries count."""
+
 
 class _Breaker:
     """One target, one class of fault."""
@@ -33,6 +36,8 @@ class Breakers:
     def __init__(self, policy: BreakerPolicy) -> None:
         self.policy = policy
         self._by_target: dict[str, dict[Fault, _Breaker]] = {}
+        self.rates: dict[str, float] = {}
+        """target -> share of tries that failed lately, of those that did (a moving average)."""
 
     @property
     def any_open(self) -> bool:
@@ -66,6 +71,8 @@ class Breakers:
 
     def success(self, target: str) -> None:
         self._by_target.pop(target, None)
+        if self.rates and (rate := self.rates.pop(target, 0.0) * (1 - _WEIGHT)) > _WEIGHT / 4:
+            self.rates[target] = rate
 
     def abandoned(self, target: str) -> None:
         """An attempt was given up by us, which proves nothing: another one may be the probe."""
@@ -81,6 +88,8 @@ class Breakers:
                 breaker.probing = False
         if fault in INNOCENT or (local and fault in CREDENTIAL):
             return
+        rate = self.rates.get(target, 0.0)
+        self.rates[target] = rate + _WEIGHT * (1 - rate)
         breaker = self._by_target.setdefault(target, {}).setdefault(fault, _Breaker())
         breaker.failures += 1
         at_once = fault in CREDENTIAL or breaker.opened

@@ -17,10 +17,11 @@ from locavore.core.decision import Decision
 from locavore.core.errors import LocavoreError, NoCandidate, StoreError
 from locavore.core.outcome import CallRecord
 from locavore.core.policy import Require
-from locavore.core.ports import Engine, Headers, Journal, Timeouts
+from locavore.core.ports import Engine, Headers, Homes, Journal, Timeouts
 from locavore.core.request import Request
 from locavore.ledger.budgets import Authorizer, Refusal, Reservation
 from locavore.privacy.sessions import SessionLabels, carried, remember, session_key
+from locavore.routing.conversation import Talk
 from locavore.routing.decide import refusal
 from locavore.routing.estimators.promised import fingerprint_of
 from locavore.routing.router import Router
@@ -57,7 +58,7 @@ PLAIN = Envelope()
 """What most calls bring beside the body: nothing that matters."""
 
 
-class Arrival(msgspec.Struct, frozen=True):
+class Arrival(msgspec.Struct):
     """A call that was read and not yet decided."""
 
     id: str
@@ -66,6 +67,8 @@ class Arrival(msgspec.Struct, frozen=True):
     envelope: Envelope
     started_s: float
     started_mono_s: float
+    talk: Talk | None = None
+    """Its conversation, once deciding had to look at it."""
 
 
 class State:
@@ -147,13 +150,18 @@ class Pipeline:
         loop: asyncio.AbstractEventLoop,
         limits: Authorizer | None = None,
         sessions: SessionLabels,
+        homes: Homes | None = None,
         resolve: Callable[[str], "asyncio.Future[Backend | None]"],
         workers: int = 1,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`resolve` tells what is known of a model that only a provider's wildcard covers."""
+        """`resolve` tells what is known of a model that only a provider's wildcard covers.
+
+        `homes` knows where conversations were served; None: every turn is decided afresh.
+        """
         self.journal = journal
         self.sessions = sessions
+        self.homes = homes
         self._resolve = resolve
         self.clock = clock
         self.mono = time.monotonic
@@ -308,10 +316,14 @@ class Pipeline:
         session = None
         if request.session is not None:
             session = session_key(request.key_name, request.session)
+        talk = arrival.talk
+        if talk is None and state.router.reads(request.model):
+            talk = arrival.talk = self._talk(request)
         decision = self._decide(
             request,
             arrival.id,
             state,
+            talk=talk,
             session=session,
             limits=limits,
             fallbacks=fallbacks and not arrival.envelope.no_fallback,
@@ -335,6 +347,7 @@ class Pipeline:
         id_: str,
         state: State,
         *,
+        talk: Talk | None,
         session: str | None,
         limits: Require = NO_LIMIT,
         fallbacks: bool = True,
@@ -342,12 +355,16 @@ class Pipeline:
         return state.router.decide(
             request,
             decision_id=id_,
-            ask=FORMATS[request.format].ask,
+            talk=talk,
             session_labels=_NO_LABELS if session is None else carried(self.sessions, session),
             unavailable=self._unavailable(state) if self.breakers.any_open else _ALL_THERE,
             limits=limits,
             fallbacks=fallbacks,
+            failure_rates=self._failure_rates(state) if self.breakers.rates else None,
         )
+
+    def _talk(self, request: Request) -> Talk:
+        return Talk(request, FORMATS[request.format].turns, self.homes)
 
     async def decide(self, request: Request) -> Decision:
         """The decision for a request that is not served (`/v1/route`). Nothing is kept of it."""
@@ -358,7 +375,8 @@ class Pipeline:
         session = None
         if request.session is not None:
             session = session_key(request.key_name, request.session)
-        return self._decide(request, self.next_id(), state, session=session)
+        talk = self._talk(request)
+        return self._decide(request, self.next_id(), state, talk=talk, session=session)
 
     def reset_session(self, grant: Grant | None, session: str) -> None:
         """Raises StoreError."""
@@ -412,6 +430,16 @@ class Pipeline:
                 blocked[backend.id] = reason
         return blocked
 
+    def _failure_rates(self, state: State) -> Mapping[str, float]:
+        """backend id -> share of tries that failed lately, of those that did."""
+        rates: dict[str, float] = {}
+        for backend in state.router.names.competing:
+            target = state.snapshot.target_for(backend)
+            rate = self.breakers.rates.get(target.name) if target else None
+            if rate is not None:
+                rates[backend.id] = rate
+        return rates
+
     def next_id(self) -> str:
         return self._id_at(self.clock())
 
@@ -456,6 +484,10 @@ class Pipeline:
     @property
     def inflight(self) -> int:
         return len(self._active)
+
+    def busy(self, target: str) -> bool:
+        """Whether a client's call waits for this target or is answered by it now."""
+        return any(call.asks(target) for call in self._active)
 
     def _tick(self) -> None:
         now_s = self.mono()

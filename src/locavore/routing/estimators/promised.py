@@ -45,6 +45,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     pre: Promise
     post: Promise | None = None
     """With the local answer's signals; None: no answers were seen."""
+    looks: bool = True
+    """Answers that are looked at may stay local more often than requests alone allow, so they are
+    looked at first; it is one rule or the other, because two promises do not add up to one."""
     local_quality: float
     """Mean score of the local model on the labelled calls, and of the cloud model."""
     cloud_quality: float
