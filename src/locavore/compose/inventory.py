@@ -196,6 +196,8 @@ class Inventory:
             grants=grants,
             quotas=config.quotas,
             promises=tuple(self._promises(gathered)),
+            keep_answers_s=config.explore.keep_answers_s,
+            keep_labels=frozenset(config.explore.keep_labels),
             home=str(config.home),
             ledger_url=config.ledger.url,
             limits_url=config.ledger.limits_url,

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from locavore.core.access import Grant, Quota
+from locavore.core.access import Grant, Quota, Unit
 from locavore.core.errors import OverLimit, StoreError
 from locavore.core.money import Price, Usage, cost_of
 from locavore.ledger.leases import Account, Gift, LeaseStore, LeaseTable, Short, Want
@@ -128,12 +128,18 @@ class Authorizer:
     # -- the call -----------------------------------------------------------------------------
 
     def reserve(
-        self, grant: Grant | None, user: str | None, usd: Decimal | None, tokens: int
+        self,
+        grant: Grant | None,
+        user: str | None,
+        usd: Decimal | None,
+        tokens: int,
+        *,
+        only: Unit | None = None,
     ) -> Reservation | Refusal:
         """Set the worst case of a call aside, in all quotas or in none.
 
-        `usd`: over every planned attempt; None: unknown, which a hard budget refuses. Raises
-        StoreError when this worker holds more accounts than it can.
+        `usd`: over every planned attempt; None: unknown, which a hard budget refuses. `only`: the
+        quotas in this unit. Raises StoreError when this worker holds more accounts than it can.
         """
         lines = self._of_caller.get((grant.name if grant else None, user))
         if lines is None:
@@ -141,6 +147,8 @@ class Authorizer:
         now_s = self._clock()
         parts, short = [], []
         for line in lines:
+            if only is not None and line.quota.unit != only:
+                continue
             need = worst_of(line.quota.unit, usd, tokens)
             if need is None:
                 if line.quota.hard:

@@ -107,6 +107,10 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Budgets and rate limits of the configuration; a key's own are in its grant."""
     promises: tuple[Entry, ...] = ()
     """What `locavore calibrate` found, of models whose weights and engine are still the same."""
+    keep_answers_s: float = 0.0
+    """How long the other answer to an explored call is kept for its application; 0: never."""
+    keep_labels: frozenset[str] = frozenset()
+    """Labels whose calls' answers may be kept."""
     ledger_url: str | None = None
     """PostgreSQL with the books; None: a file under home."""
     limits_url: str | None = None
