@@ -6,6 +6,7 @@ import msgspec
 
 from locavore.core.backend import Backend
 from locavore.core.estimate import Estimate
+from locavore.core.policy import Require
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -112,6 +113,9 @@ class CascadePlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
 class Given(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """State beyond request and policy that a decision used; with it a replay decides the same."""
 
+    limits: Require | None = None
+    """The caller's own limits, and what was left of a budget."""
+    fallbacks: bool = True
     unavailable: dict[str, str] = {}
     """backend id -> why it could not be reached."""
     failure_rates: dict[str, float] = {}

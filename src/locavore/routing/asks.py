@@ -40,7 +40,7 @@ _WHOLE = (
 """Beginnings of messages that a harness wrote from end to end."""
 _RESTART = "I switched to a new code base"
 """aider sends worked examples first; after this the user's own conversation begins."""
-_ASK_FOLLOWS = "## My request for Codex:"
+_ASK_FOLLOWS = "\n## My request for Codex:"
 _REMINDERS = ("\n# *SEARCH/REPLACE block*", "\n# V4A Diff Format Rules", "\n# File editing rules:")
 """What aider appends to the user's last message."""
 _CUT = "\n…\n"
@@ -90,7 +90,7 @@ def users_words(text: str) -> str:
         text = text[:_HALF_CHARS] + _CUT + text[-_HALF_CHARS:]
     if "<" in text:
         text = _without_blocks(text)
-    if "\n# " in text or _ASK_FOLLOWS in text:
+    if "#" in text:  # one character is found by memchr, two cost twenty times as much
         text = _without_reminders(text)
     text = text.strip()
     return text if len(text) <= KEPT_CHARS else shortened(text, KEPT_CHARS)

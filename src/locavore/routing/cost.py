@@ -45,12 +45,15 @@ def largest_usage(facts: Facts) -> Usage:
 
 
 def direct_charges(
-    usage: Usage, backend: Backend, prices: Prices, *, failures: float, cached_tokens: int
-) -> Charges | None:
-    """Of an answer by one backend; None: its price is unknown."""
-    answer_usd = prices(usage, backend.price).usd
-    if answer_usd is None:
-        return None
+    answer_usd: Decimal,
+    usage: Usage,
+    backend: Backend,
+    prices: Prices,
+    *,
+    failures: float,
+    cached_tokens: int,
+) -> Charges:
+    """Of an answer by one backend that costs `answer_usd` with nothing cached."""
     rate = min(failures, MOST_FAILURES)
     retries_usd = answer_usd * _decimal(rate / (1 - rate)) if rate else _ZERO
     cached_usd = _ZERO
@@ -61,7 +64,8 @@ def direct_charges(
             cache_read_tokens=min(cached_tokens, usage.input_tokens or 0),
             estimated=True,
         )
-        cached_usd = min(_ZERO, (prices(cached, backend.price).usd or answer_usd) - answer_usd)
+        less_usd = prices(cached, backend.price).usd
+        cached_usd = _ZERO if less_usd is None else min(_ZERO, less_usd - answer_usd)
     return Charges(answer_usd=answer_usd, retries_usd=retries_usd, cached_usd=cached_usd)
 
 

@@ -25,7 +25,7 @@ from locavore.routing.latency import forecast_ttft_s
 from locavore.routing.names import Resolved
 from locavore.routing.quality import Quality
 from locavore.routing.reasons import AVAILABILITY, code_of
-from locavore.routing.rules import limits_of
+from locavore.routing.rules import NO_LIMIT, limits_of
 from locavore.routing.survey import BELOW_FLOOR, SUFFICES, Survey, survey
 from locavore.routing.weighing import Call, Latency, Row, Weigher
 
@@ -220,9 +220,13 @@ def _plan(row: Row) -> CascadePlan | None:
 
 def _given(call: Call) -> Given | None:
     """What a replay must be told to decide the same (C110)."""
-    if not (call.unavailable or call.failure_rates or call.home or call.unjudged):
+    limits = None if call.limits == NO_LIMIT else call.limits
+    state = call.unavailable or call.failure_rates or call.home or call.unjudged
+    if not state and limits is None and call.fallbacks:
         return None
     return Given(
+        limits=limits,
+        fallbacks=call.fallbacks,
         unavailable=dict(call.unavailable),
         failure_rates=dict(call.failure_rates),
         home=call.home,
@@ -255,7 +259,6 @@ def _account(
         notes = (*notes, "slow")
     if row.cost_usd is None:
         notes = (*notes, "cost_unknown")
-    plain = charges is None or row.cost_usd == charges.answer_usd
     return Considered(
         id=option.id,
         place=option.place,
@@ -264,7 +267,7 @@ def _account(
         cost_usd=row.cost_usd,
         quality=option.quality,
         ttft_s=row.ttft_s,
-        charges=None if plain else charges,
+        charges=charges,
         promise=option.promise,
     )
 

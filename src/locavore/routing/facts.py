@@ -5,6 +5,7 @@ it: a harness sends kilobytes of "you are a coding assistant" with every "thanks
 """
 
 import re
+from functools import lru_cache
 
 from locavore.core.backend import Capability
 from locavore.core.decision import Facts
@@ -150,7 +151,7 @@ def task_of(request: Request, asks: Asks) -> str:
         return "embed"
     task = task_of_ask(shortened(asks.last, ASK_CHARS))
     if task in _VAGUE and asks.earlier and len(asks.last) <= FOLLOW_UP_CHARS:
-        before = (task_of_ask(shortened(words, ASK_CHARS)) for words in reversed(asks.earlier))
+        before = (_task_before(shortened(words, ASK_CHARS)) for words in reversed(asks.earlier))
         task = next((t for t in before if t not in _VAGUE), task)
     if Capability.TOOLS in request.needs and task in ("chat", "code", "qa"):
         return "agent"
@@ -206,6 +207,12 @@ _FILE_NAME = re.compile(r"\.(?:py|js|ts|tsx|rs|go|java|c|cpp|h|rb|sh|sql|toml|ya
 _ARITHMETIC = re.compile(r"\d\s*[-+*/^=×÷]\s*\d")
 _QUESTIONS = ("what ", "who ", "when ", "where ", "which ", "why ", "how ", "is ", "are ", "does ")
 _DIGIT = re.compile(r"\d")
+
+
+@lru_cache(maxsize=512)
+def _task_before(ask: str) -> str:
+    """Each turn repeats the asks before it."""
+    return task_of_ask(ask)
 
 
 def task_of_ask(ask: str) -> str:

@@ -180,7 +180,7 @@ class Router:
                 cached_share,
             )
         else:
-            call = _again(decision_id, limits, given, fallbacks=fallbacks)
+            call = _again(decision_id, given)
         return self._decided(route, request, facts, call, asks)
 
     def _decided(
@@ -270,13 +270,13 @@ class Router:
         return found
 
 
-def _again(decision_id: str, limits: Require, given: Given, *, fallbacks: bool) -> Call:
+def _again(decision_id: str, given: Given) -> Call:
     """The state of a recorded decision."""
     return Call(
         decision_id,
         given.unavailable,
-        limits,
-        fallbacks,
+        given.limits or NO_LIMIT,
+        given.fallbacks,
         given.failure_rates,
         given.home,
         given.cached_share,

@@ -71,12 +71,19 @@ class Row:
     )
 
     def __init__(
-        self, option: Option, charges: Charges | None, ttft_s: Estimate | None, *, slow: bool
+        self,
+        option: Option,
+        cost_usd: Decimal | None,
+        charges: Charges | None,
+        ttft_s: Estimate | None,
+        *,
+        slow: bool,
     ) -> None:
         self.option = option
         self.tier = option.tier
+        self.cost_usd = cost_usd
         self.charges = charges
-        self.cost_usd = None if charges is None else total_usd(charges)
+        """None: the cost is one plain answer, or not known."""
         self.ttft_s = ttft_s
         self.slow = slow
         self.home = False
@@ -109,6 +116,7 @@ class Weigher:
         self._latency = latency
         self._prices = prices
         self._usage = expected_usage(facts, policy)
+        self._failure_rate = policy.routing.failure_rate
         self._rows: dict[str, Row] = {}
         self._against: dict[str, list[str]] = {}
 
@@ -120,24 +128,37 @@ class Weigher:
         if against:
             self._against[backend.id] = against
             return _refused(option, against, ttft_s)
+        cost_usd = self._prices(self._usage, backend.price).usd
+        charges = None
         home = call.home == backend.id
         cached_tokens = self.cached_tokens(backend) if home else 0
+        failures = self._failure_rate
+        if call.failure_rates:
+            failures = call.failure_rates.get(backend.id, failures)
+        if cost_usd and (failures or cached_tokens):
+            charges = direct_charges(
+                cost_usd,
+                self._usage,
+                backend,
+                self._prices,
+                failures=failures,
+                cached_tokens=cached_tokens,
+            )
+            cost_usd = total_usd(charges)
         if cached_tokens and ttft_s is not None:
             ttft_s = _shorter(ttft_s, call.cached_share)
-        charges = direct_charges(
-            self._usage,
-            backend,
-            self._prices,
-            failures=call.failure_rates.get(backend.id, self._policy.routing.failure_rate),
-            cached_tokens=cached_tokens,
-        )
-        row = Row(option, charges, ttft_s, slow=self._is_slow(ttft_s))
-        row.home = home
-        row.leaves = self._leaves(home=home)
-        if home:
-            row.notes = (*row.notes, "home")
+        slow = ttft_s is not None and ttft_s.mean > self._policy.patience_s
+        row = Row(option, cost_usd, charges, ttft_s, slow=slow)
+        if call.home is not None:
+            self._place(row, home=home)
         self._rows[backend.id] = row
         return row
+
+    def _place(self, row: Row, *, home: bool) -> None:
+        row.home = home
+        row.leaves = not home and self._policy.routing.switch == "quality"
+        if home:
+            row.notes = (*row.notes, "home")
 
     def cached_tokens(self, backend: Backend) -> int:
         """Prompt tokens that the cache of the conversation's home is taken to hold."""
@@ -159,24 +180,23 @@ class Weigher:
         against += self._against_trying(option, local_row, cloud_row)
         if against:
             return _refused(option, against, ttft_s)
-        charges = None
-        if local_row.charges is not None and cloud_row.cost_usd is not None:
-            stays = _stays(option)
-            charges = cascade_charges(
-                local_row.charges,
-                cloud_row.cost_usd,
-                stays.mean,
-                samples=self._policy.routing.samples,
-            )
-        row = Row(option, charges, ttft_s, slow=local_row.slow or cloud_row.slow)
+        charges = self._tried(option, local_row, cloud_row)
+        cost_usd = total_usd(charges) if charges is not None else None
+        row = Row(option, cost_usd, charges, ttft_s, slow=local_row.slow or cloud_row.slow)
         row.hold_s = hold_s
-        row.home = local_row.home
-        row.leaves = self._leaves(home=row.home)
+        if self._call.home is not None:
+            self._place(row, home=local_row.home)
         return row
 
-    def _leaves(self, *, home: bool) -> bool:
-        moving = self._call.home is not None and not home
-        return moving and self._policy.routing.switch == "quality"
+    def _tried(self, option: Option, local: Row, cloud: Row) -> Charges | None:
+        if local.cost_usd is None or cloud.cost_usd is None:
+            return None
+        return cascade_charges(
+            local.charges or Charges(answer_usd=local.cost_usd),
+            cloud.cost_usd,
+            _stays(option).mean,
+            samples=self._policy.routing.samples,
+        )
 
     def _only_looked_at(self, local: Row) -> None:
         """Two promises over one workload do not add up to one: the one for answers speaks."""
@@ -233,17 +253,13 @@ class Weigher:
         promise = option.promise
         if promise is None or promise.threshold is None or stays < least:
             return [f"unlikely: {stays:.2f}, {least:.2f} required"]
-        if local.charges is None or cloud.cost_usd is None:
+        charges = self._tried(option, local, cloud)
+        if charges is None or cloud.cost_usd is None:
             return []
-        tried = cascade_charges(
-            local.charges, cloud.cost_usd, stays, samples=self._policy.routing.samples
-        )
-        if total_usd(tried) < cloud.cost_usd or cloud.cost_usd == 0:
+        tried_usd = total_usd(charges)
+        if tried_usd < cloud.cost_usd or cloud.cost_usd == 0:
             return []
-        return [f"no_saving: ${total_usd(tried):f} expected, ${cloud.cost_usd:f} without"]
-
-    def _is_slow(self, ttft_s: Estimate | None) -> bool:
-        return ttft_s is not None and ttft_s.mean > self._policy.patience_s
+        return [f"no_saving: ${tried_usd:f} expected, ${cloud.cost_usd:f} without"]
 
     def _overruns(self, option: Option, ttft_s: Estimate | None) -> list[str]:
         """Reasons against an option that depend on this call's size and on what is reachable."""
@@ -262,7 +278,9 @@ class Weigher:
         most_s = limits.max_ttft_s
         if most_s is not None and ttft_s is not None and ttft_s.high > most_s:
             against.append(f"max_ttft: {ttft_s.high:.0f} s forecast, {most_s:g} s allowed")
-        return against + self._over_cost(backend)
+        if limits.max_cost_usd is not None:
+            against += self._over_cost(backend)
+        return against
 
     def _over_cost(self, *backends: Backend) -> list[str]:
         """The worst case of every planned attempt, all full price, against the cost limit."""
