@@ -92,6 +92,13 @@ def test_a_file_in_the_home_is_found(tmp_path: Path) -> None:
     assert load(None, {"LOCAVORE_HOME": str(tmp_path)}, {}).policy.posture == "balanced"
 
 
+def test_a_home_that_is_a_file_is_a_problem(tmp_path: Path) -> None:
+    path = tmp_path / "home"
+    path.write_text("")
+    (told,) = problems(None, {"LOCAVORE_HOME": str(path)})
+    assert f"{str(path)!r} is a file" in told
+
+
 def test_flags_win_over_environment_over_file(write: Any) -> None:
     path = write('[server]\nhost = "127.0.0.2"\nport = 1\n')
     env = {"LOCAVORE_PORT": "2", "LOCAVORE_HOST": "127.0.0.3"}

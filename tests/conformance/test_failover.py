@@ -103,9 +103,24 @@ def test_c53_a_refused_key_stops_that_key_and_not_the_provider(
     refused = client.chat(model="cloud/a")
     assert refused.status == 502
     assert refused.error["code"] == "upstream_credential_refused"
+    assert "the key in KEY_A" in refused.error["message"]
+    assert "sk-a" not in refused.error["message"]
     assert client.chat(model="cloud/a").status == 503
     assert len(upstream.requests) == 1
     assert client.chat(model="cloud/b").status == 200
+
+
+def test_auto_says_that_a_baseline_is_missing_where_only_names_are_served(
+    start: Start, upstream: ScriptedUpstream
+) -> None:
+    client = start("", OPENAI_API_KEY="sk-a", OPENAI_BASE_URL=upstream.url)
+    refused = client.chat(model="auto")
+    assert refused.status == 400
+    assert (
+        "Models of openai/... are served by name; name one as `baseline`"
+        in refused.error["message"]
+    )
+    assert not upstream.requests
 
 
 def test_c53_a_local_engine_is_never_disabled_by_them(

@@ -5,25 +5,24 @@ from pathlib import Path
 import pytest
 
 from locavore.core.errors import RequestError, StoreError
+from locavore.core.policy import check_labels
 from locavore.ledger.session_labels import FileSessionLabels
-from locavore.privacy.labels import call_labels
+from locavore.privacy.labels import header_labels
 from locavore.privacy.sessions import carried, remember, session_key
 
 KNOWN = frozenset({"health", "secret"})
 HEALTH = frozenset({"health"})
 
 
-def test_header_and_metadata_add_up() -> None:
-    assert call_labels(None, frozenset(), KNOWN) == frozenset()
-    assert call_labels(b"", HEALTH, KNOWN) == HEALTH
-    assert call_labels(b" secret , ,health", frozenset(), KNOWN) == KNOWN
-    assert call_labels(b"secret", HEALTH, KNOWN) == KNOWN
+def test_a_header_lists_labels() -> None:
+    assert header_labels(b"") == frozenset()
+    assert header_labels(b" secret , ,health") == KNOWN
 
 
 @pytest.mark.parametrize("header", [b"helth", b"health;secret", b"Health", b"\xff\xfe", b"-"])
 def test_an_unknown_label_is_a_400(header: bytes) -> None:
     with pytest.raises(RequestError) as caught:
-        call_labels(header, frozenset(), KNOWN)
+        check_labels(header_labels(header), KNOWN)
     assert caught.value.status == 400
     assert "health, secret" in caught.value.message
 

@@ -56,7 +56,10 @@ async def diagnose(
     except ConfigError as error:
         return [_fail("configuration", problem, "mend the file") for problem in error.problems]
     findings = [_ok("configuration", str(config.path or "no file: defaults"))]
-    findings += _home(config.home)
+    homes = list(_home(config.home))
+    findings += homes
+    if any(finding.level == "fail" for finding in homes):
+        return findings  # weights, books and keys are looked for there
     findings += _listener(config)
     findings += await asyncio.to_thread(lambda: list(_weights(config.home)))
     findings += await asyncio.to_thread(lambda: list(_ledger(config)))

@@ -1,6 +1,7 @@
 """Backends and the targets that reach them, from each of the places they are found in."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -25,7 +26,9 @@ class Found(msgspec.Struct, kw_only=True):
     """What one look found."""
 
     servers: tuple[Backend, ...] = ()
-    """Models of local servers on loopback."""
+    """Models of local servers on loopback, without those that are configured."""
+    twins: dict[str, Backend] = {}
+    """Configured id -> what its server told of it."""
     providers: tuple[Provider, ...] = ()
     """Cloud APIs with a key."""
     messages: tuple[str, ...] = ()
@@ -46,11 +49,51 @@ async def look(config: Config, env: Mapping[str, str], *, own_port: int | None) 
     if config.discover.local:
         local = await discover(env, own_port=own_port)
     servers = [_overridden(b, config) for b in local.backends if _enabled(b.provider, config)]
+    twins = twins_of(config.backends, servers)
+    own = {backend.id for backend in twins.values()}
     return Found(
-        servers=tuple(servers),
+        servers=tuple(b for b in servers if b.id not in own),
+        twins=twins,
         providers=tuple(clouds),
-        messages=(*messages, *local.messages),
+        messages=(*messages, *local.messages, *unserved(config.backends, servers)),
     )
+
+
+def twins_of(tables: Iterable[BackendTable], servers: Iterable[Backend]) -> dict[str, Backend]:
+    """Id of a configured backend -> the same model at the same address, as it was found."""
+    served = {(address(b.url), b.model): b for b in servers}
+    named = {t.id: (address(t.url), _model_of(t)) for t in tables if t.url is not None}
+    return {id_: served[place] for id_, place in named.items() if place in served}
+
+
+def unserved(tables: Iterable[BackendTable], servers: Iterable[Backend]) -> Iterator[str]:
+    """Configured models that the server at their address does not list."""
+    listed: dict[str, list[str]] = {}
+    for backend in servers:
+        listed.setdefault(address(backend.url), []).append(backend.model)
+    for table in tables:
+        models = listed.get(address(table.url)) if table.url is not None else None
+        if models and _model_of(table) not in models:
+            yield (
+                f"{table.id} asks {table.url} for {_model_of(table)!r}, which it does not list; "
+                f"it serves {', '.join(sorted(models))}"
+            )
+
+
+def address(url: str) -> str:
+    """A base URL in one spelling: this machine has several names, and a slash may end it."""
+    parts = urlsplit(url.rstrip("/"))
+    host = parts.hostname or ""
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        return url
+    host = "127.0.0.1" if providers.is_loopback(host) else host
+    return f"{parts.scheme}://{host}:{port}{parts.path}"
+
+
+def _model_of(table: BackendTable) -> str:
+    return table.model or table.id.partition("/")[2] or table.id
 
 
 def cloud_providers(
@@ -107,8 +150,13 @@ def _overridden(backend: Backend, config: Config) -> Backend:
 # One backend and the way to it ---------------------------------------------------------------
 
 
-def configured(table: BackendTable, provider: Provider | None) -> Backend:
-    """A `[[backend]]`, completed by what is known of the provider it names."""
+def configured(
+    table: BackendTable, provider: Provider | None, twin: Backend | None = None
+) -> Backend:
+    """A `[[backend]]`, completed by what is known of the provider it names, or by what its server
+    told (`twin`)."""
+    if twin is not None:
+        return _completed_by(backend_of(table), twin)
     if provider is None:
         return backend_of(table)
     backend = backend_of(
@@ -125,19 +173,33 @@ def configured(table: BackendTable, provider: Provider | None) -> Backend:
     )
 
 
+def _completed_by(backend: Backend, twin: Backend) -> Backend:
+    """What the configuration says stands; what it leaves open is as the server told."""
+    return msgspec.structs.replace(
+        backend,
+        context_tokens=backend.context_tokens or twin.context_tokens,
+        capabilities=backend.capabilities | (twin.capabilities - backend.lacks),
+        lacks=backend.lacks | (twin.lacks - backend.capabilities),
+        quirks=backend.quirks | twin.quirks,
+        engine_build=backend.engine_build or twin.engine_build,
+    )
+
+
 def configured_target(
     table: BackendTable, backend: Backend, provider: Provider | None, env: Mapping[str, str]
 ) -> Target:
     """How to reach a configured backend. Raises ConfigError for a key variable that is unset."""
-    key = None
+    key = variable = None
     if table.api_key_env is not None:
-        key = required(env, table.api_key_env, f"backend {table.id!r}")
+        variable = table.api_key_env
+        key = required(env, variable, f"backend {table.id!r}")
     elif provider is not None and table.url is None:
-        key = provider.api_key
+        key, variable = provider.api_key, provider.key_variable
     return Target(
         name=f"backend:{backend.id}",
         url=backend.url,
         headers=credentials(backend.dialect, key),
+        key_variable=variable,
         ca_file=table.ca_file,
         max_concurrency=table.max_concurrency,
         drain_on_disconnect=table.on_disconnect == "drain",
@@ -155,6 +217,7 @@ def provider_target(provider: Provider, config: Config) -> Target:
         name=f"provider:{provider.name}",
         url=provider.base_url,
         headers=credentials(provider.dialect, provider.api_key),
+        key_variable=table.api_key_env or provider.key_variable,
         ca_file=table.ca_file,
         max_concurrency=table.max_concurrency,
     )

@@ -169,7 +169,7 @@ class Inventory:
         gathered = _Gathered()
         for table in config.backends:
             provider = self._found.provider(table.provider or table.id.partition("/")[0])
-            backend = found.configured(table, provider)
+            backend = found.configured(table, provider, self._found.twins.get(table.id))
             gathered.add(backend, found.configured_target(table, backend, provider, self._env))
         for server in self._found.servers:
             gathered.add(server, found.server_target(server, config))

@@ -91,6 +91,8 @@ def load(
     home = Path(given.get("home") or env.get("LOCAVORE_HOME") or "~/.locavore").expanduser()
     path = _path(path, env, given, home)
     reader = Reader(str(path) if path else "configuration", env)
+    if home.exists() and not home.is_dir():
+        reader.problem("home", f"{str(home)!r} is a file; LOCAVORE_HOME (--home) names a folder")
     values = _parse(path, reader)
     file = reader.file(values or {})
     cross_check(file, reader)

@@ -414,7 +414,7 @@ class Attempt:
             self.status or 0, self.headers, b"".join(self._buffer), self.backend.id
         )
         if error.fault in CREDENTIAL:
-            return replying.credential_error(error, self.target.name)
+            return replying.credential_error(error, self.target)
         return error
 
     def error_of(self, failure: Failure, fault: Fault | None = None) -> UpstreamError:

@@ -385,6 +385,12 @@ class Pipeline:
     def _refusal(self, decision: Decision, state: State) -> NoCandidate:
         """With the time until a breaker lets a probe through, where that is all it waits for."""
         error = refusal(decision)
+        if not decision.considered and state.snapshot.wildcards:
+            prefixes = " or ".join(f"{w.prefix}/..." for w in state.snapshot.wildcards)
+            error.message += (
+                f". Models of {prefixes} are served by name; name one as `baseline` in the "
+                f"configuration and {decision.requested!r} may go to it"
+            )
         if error.status == 503:
             known = state.router.names.by_id
             asked = [known[c.id] for c in decision.considered if c.id in known]

@@ -10,6 +10,7 @@ from locavore.core.events import Failure
 from locavore.core.ports import Headers
 from locavore.core.request import Request
 from locavore.serving.outgoing import Outgoing
+from locavore.serving.snapshot import Target
 from locavore.wire.formats import COUNT_TOKENS, FORMATS
 from locavore.wire.retry import error_headers
 
@@ -118,10 +119,11 @@ def no_address(backend: Backend) -> UpstreamError:
     )
 
 
-def credential_error(cause: UpstreamError, target: str) -> UpstreamError:
+def credential_error(cause: UpstreamError, target: Target) -> UpstreamError:
     """A refused key is the operator's to mend: the client must not think its own was refused."""
+    whence = f"the key in {target.key_variable}" if target.key_variable else "which has no key set"
     return UpstreamError(
-        f"the gateway's own credential for {target} was refused "
+        f"the gateway's own credential for {target.name} ({whence}) was refused "
         f"(status {cause.upstream_status}): {cause.message}",
         fault=cause.fault,
         backend_id=cause.backend_id,

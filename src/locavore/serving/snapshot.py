@@ -23,6 +23,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     url: str
     headers: tuple[tuple[str, str], ...] = ()
     """Credentials and fixed headers, sent on each call."""
+    key_variable: str | None = None
+    """Environment variable the credential came from."""
     ca_file: str | None = None
     proxy_url: str | None = None
     max_connections: int = 4096
