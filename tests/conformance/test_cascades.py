@@ -54,7 +54,6 @@ def both(entry: Entry, tmp_path: Path, upstream: ScriptedUpstream, other: Script
     price = {"input_mtok": "2", "output_mtok": "8"}
     return (
         ROUTED
-        + "{}"
         + backend(LOCAL, upstream, price={"input_mtok": "0.1", "output_mtok": "0.2"})
         + backend(CLOUD, other, place="public_api", price=price)
         + STAY
@@ -64,7 +63,7 @@ def both(entry: Entry, tmp_path: Path, upstream: ScriptedUpstream, other: Script
 def routing(both: str, **keys: Any) -> str:
     """The configuration with keys of `[routing]`."""
     lines = "".join(f"{name} = {json.dumps(value)}\n" for name, value in keys.items())
-    return both.replace("{}", "", 1) + ("[routing]\n" + lines if lines else "")
+    return both + "[explore]\nshare = 0\n[routing]\n" + lines
 
 
 def test_a_short_answer_stays_and_the_record_says_why(

@@ -67,9 +67,9 @@ class Promised:
         assert request.body
         self.seen.append((talk.read()[0], signals))
         quality = Estimate(mean=0.99, low=0.98, high=1.0, n=200, source="test")
-        return Verdict(
-            keeps=self._keeps(signals), quality=quality, score=0.1 + self._margin, threshold=0.1
-        )
+        keeps = self._keeps(signals)
+        score = 0.1 + (self._margin if keeps else -self._margin)
+        return Verdict(keeps=keeps, quality=quality, score=score, threshold=0.1)
 
 
 class Stage:
@@ -96,7 +96,7 @@ class Stage:
             backend(CLOUD, Place.PUBLIC_API, price=price("2", "8"), capabilities=ALL),
             backend(THIRD, Place.PUBLIC_API, price=price("1", "4"), capabilities=ALL),
         ]
-        routing = Routing(cascade=True, samples=samples)
+        routing = Routing(cascade=True)
         snapshot = snapshot_of(
             *backends,
             policy=Policy(stage="route", baseline=CLOUD, routing=routing),
@@ -106,7 +106,7 @@ class Stage:
             lambda target: self.engines[target.name], home, snapshot, limits
         )
         self.promised = Promised(keeps if callable(keeps) else lambda _: bool(keeps), margin)
-        self._cascade = CascadePlan(local=LOCAL, cloud=CLOUD, hold_s=hold_s)
+        self._cascade = CascadePlan(local=LOCAL, cloud=CLOUD, hold_s=hold_s, samples=samples)
         self._fallbacks = (THIRD,) if third else ()
         self._direct()
 

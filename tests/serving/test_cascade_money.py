@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import tempfile
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import cast
@@ -16,6 +17,7 @@ from locavore.ledger.budgets import Authorizer, leases_dir, worst_case_usd
 from locavore.ledger.leases import LeaseTable
 from locavore.ledger.slices import NANO
 from locavore.ledger.sqlite_leases import SqliteLeases
+from locavore.routing.estimators.signals import Signals
 from locavore.serving.record import answering
 from locavore.serving.snapshot import RetryPolicy
 from locavore.testing import Reply, replies
@@ -103,6 +105,11 @@ async def test_a_budget_of_tokens_counts_both_answers(tmp_path: Path) -> None:
 
 # Whatever happens --------------------------------------------------------------------------------
 
+KEEPS: dict[str, Callable[[Signals], bool]] = {
+    "always": lambda _: True,
+    "never": lambda _: False,
+    "agreed": lambda signals: signals.agreement is not None and signals.agreement > 0.4,
+}
 BEHAVIOUR = st.sampled_from(["good", "good", "cut", "no_usage", "busy", "broken", "garbage"])
 
 
@@ -133,12 +140,12 @@ def pending(stage: Stage, played: set[int]) -> tuple[str, Sent] | None:
 
 
 async def play(
-    home: Path, script: list[str], *, keeps: bool, stream: bool, samples: int, leaves_at: int | None
+    home: Path, script: list[str], *, keeps: str, stream: bool, samples: int, leaves_at: int | None
 ) -> tuple[Stage, Client, dict[str, list[str]], int]:
     """One call through a script; (stage, client, what each model said, nano-dollars booked)."""
     limits = limits_of(home, Decimal(1))
     stage = Stage(
-        home, keeps=keeps, margin=0.0, samples=samples, third=True, retry=ONE_TRY, limits=limits
+        home, keeps=KEEPS[keeps], samples=samples, third=True, retry=ONE_TRY, limits=limits
     )
     client, said, played = stage.serve(stream=stream), dict[str, list[str]](), set[int]()
     for step, behaviour in enumerate(script):
@@ -161,13 +168,13 @@ async def play(
 @settings(max_examples=80, deadline=None)
 @given(
     script=st.lists(BEHAVIOUR, min_size=8, max_size=8),
-    keeps=st.booleans(),
+    keeps=st.sampled_from(sorted(KEEPS)),
     stream=st.booleans(),
     samples=st.integers(0, 2),
     leaves_at=st.one_of(st.none(), st.integers(0, 4)),
 )
 def test_every_call_ends_once_and_what_is_paid_is_the_sum_of_its_attempts(
-    script: list[str], keeps: bool, stream: bool, samples: int, leaves_at: int | None
+    script: list[str], keeps: str, stream: bool, samples: int, leaves_at: int | None
 ) -> None:
     with tempfile.TemporaryDirectory() as home:
         stage, client, said, booked = asyncio.run(

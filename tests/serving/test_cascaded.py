@@ -37,6 +37,10 @@ def text(client: Client, format_: str = "openai_chat", *, stream: bool = False) 
     return "".join(e.text for e in found if isinstance(e, TextDelta))
 
 
+def agreed(signals: Signals) -> bool:
+    return signals.agreement is not None and signals.agreement > 0.6
+
+
 def cloud_says(words: str, *, stream: bool) -> Reply:
     return replies.chat_stream([words]) if stream else replies.chat(words)
 
@@ -85,7 +89,7 @@ async def test_a_doubtful_answer_escalates_and_the_client_sees_the_clouds_alone(
 
 
 async def test_what_was_seen_is_recorded_and_no_text(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, keeps=False, margin=-0.25)
+    stage = Stage(tmp_path, keeps=False, margin=0.25)
     stage.serve()
     stage.answer(LOCAL, replies.chat("a wrong word"))
     stage.answer(CLOUD, replies.chat("a right word"))
@@ -277,7 +281,8 @@ async def test_a_held_stream_is_kept_alive_and_does_not_say_who_answers_before_i
 
 @pytest.mark.parametrize("during", ["local", "sample", "cloud"])
 async def test_c11_a_client_that_leaves_cancels_whatever_runs(tmp_path: Path, during: str) -> None:
-    stage = Stage(tmp_path, keeps=False, margin=0.0, samples=1 if during == "sample" else 0)
+    sampled = during == "sample"
+    stage = Stage(tmp_path, keeps=agreed if sampled else False, samples=1 if sampled else 0)
     client = stage.serve(stream=True)
     if during != "local":
         stage.answer(LOCAL, replies.chat("41"))
@@ -296,12 +301,8 @@ async def test_c11_a_client_that_leaves_cancels_whatever_runs(tmp_path: Path, du
 # Samples -----------------------------------------------------------------------------------------
 
 
-def agreed(signals: Signals) -> bool:
-    return signals.agreement is not None and signals.agreement > 0.6
-
-
 async def test_samples_are_asked_in_doubt_only_and_differently_each_time(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, keeps=agreed, margin=0.01, samples=2)
+    stage = Stage(tmp_path, keeps=agreed, samples=2)
     client = stage.serve(temperature=0, seed=7)
     stage.answer(LOCAL, replies.chat("42"))
     stage.answer(LOCAL, replies.chat("It is 42."))
@@ -318,7 +319,7 @@ async def test_samples_are_asked_in_doubt_only_and_differently_each_time(tmp_pat
 
 
 async def test_samples_that_disagree_send_the_call_to_the_cloud(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, keeps=agreed, margin=0.01, samples=1)
+    stage = Stage(tmp_path, keeps=agreed, samples=1)
     client = stage.serve()
     stage.answer(LOCAL, replies.chat("41"))
     stage.answer(LOCAL, replies.chat("40"))
@@ -327,12 +328,35 @@ async def test_samples_that_disagree_send_the_call_to_the_cloud(tmp_path: Path) 
     assert [kind for _, kind in stage.kinds] == ["first", "sample", "escalation"]
 
 
-async def test_far_from_the_threshold_nothing_is_sampled(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, keeps=True, margin=0.4, samples=3)
+async def test_nothing_is_sampled_where_no_sample_could_change_the_verdict(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, keeps=True, samples=3)
     client = stage.serve()
     stage.answer(LOCAL, replies.chat("42"))
     assert client.done
     assert len(stage.asked(LOCAL)) == 1
+
+
+async def test_a_sample_that_fails_counts_as_one_that_disagrees(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, keeps=agreed, samples=2)
+    client = stage.serve()
+    stage.answer(LOCAL, replies.chat("42"))
+    stage.answer(LOCAL, replies.chat("42"))
+    stage.answer(LOCAL, replies.openai_error(500))
+    stage.answer(CLOUD, replies.chat("43"))
+    assert text(client) == "43"
+    assert stage.record.cascade is not None
+    assert stage.record.cascade.agreement == 0.5
+
+
+async def test_samples_that_come_too_late_count_as_ones_that_disagree(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, keeps=agreed, samples=1, hold_s=0.2)
+    client = stage.serve()
+    stage.answer(LOCAL, replies.chat("42"))
+    await stage.reached(CLOUD)
+    assert stage.asked(LOCAL)[1].cancelled
+    stage.answer(CLOUD, replies.chat("43"))
+    assert text(client) == "43"
+    assert [(a.kind, a.fault) for a in stage.record.attempts][1] == ("sample", "late")
 
 
 # Log-probabilities -------------------------------------------------------------------------------

@@ -146,8 +146,10 @@ def test_the_user_waits_for_samples_only_as_long_as_the_policy_allows() -> None:
         PEER: [said(PEER, "1", seconds=2.0)],
         CLOUD: [said(CLOUD, "1")],
     }
-    _, asks = drive(cascade(plan, by_agreement), script)
-    assert [(a.purpose, a.deadline_s) for a in asks] == [("answer", 2.5), ("sample", 1.5)]
+    served, asks = drive(cascade(plan, by_agreement), script)
+    told = [(a.purpose, a.deadline_s) for a in asks]
+    assert told == [("answer", 2.5), ("sample", 1.5), ("escalation", None)]
+    assert served.signals.agreement == 0.5, "a sample there was no time for has not agreed"
 
 
 def test_a_late_local_answer_goes_to_the_cloud() -> None:

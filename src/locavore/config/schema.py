@@ -346,15 +346,6 @@ class RoutingTable(Table, frozen=True):
         float,
         Meta(description="the same for streaming clients; 0: streams are not held back", ge=0),
     ] = 0.0
-    samples: Annotated[
-        int,
-        Meta(description="further local answers when the first is in doubt; their agreement tells"),
-        Meta(ge=0, le=8),
-    ] = 0
-    doubt: Annotated[
-        float,
-        Meta(description="how close to the promise's threshold an answer is in doubt", ge=0, le=1),
-    ] = 0.05
     least_stay: Annotated[
         float,
         Meta(description="least probability that an answer stays local, to try it", ge=0, le=1),

@@ -60,6 +60,8 @@ class Promised(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc
     like those that were shipped; `none`: nothing is promised."""
     labels: int
     """Labelled calls it rests on."""
+    samples: int = 0
+    """Further local answers that a look may need."""
     target: float
     """Promised share of the cloud model's quality."""
     confidence: float
@@ -108,6 +110,8 @@ class CascadePlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     """Backend id that answers when the local answer does not hold."""
     hold_s: float
     """Longest the client may be kept waiting for the local answer and the look at it."""
+    samples: int = 0
+    """Further local answers asked for when the first one alone does not settle it."""
 
 
 class Given(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):

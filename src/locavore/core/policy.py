@@ -59,10 +59,6 @@ class Routing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Longest wait for a local answer and the look at it, when the client waits for a whole one."""
     stream_hold_s: float = 0.0
     """The same for a streaming client; 0: streams are never held back."""
-    samples: int = 0
-    """Further answers of the same local model when the first one is in doubt; agreement tells."""
-    doubt: float = 0.05
-    """In doubt is an answer whose expected gain lies this close to the promise's threshold."""
     least_stay: float = 0.1
     """A cascade is not tried when its answer is less likely than this to stay local."""
     switch: Literal["saving", "quality"] = "saving"

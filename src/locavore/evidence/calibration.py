@@ -158,6 +158,7 @@ def outcome(
             local_quality=sum(c.weak for c in pre) / len(pre),
             cloud_quality=sum(c.strong for c in pre) / len(pre),
             made_s=time.time() if now_s is None else now_s,
+            samples=samples,
         )
     return Outcome(
         entry=entry,

@@ -215,7 +215,12 @@ def _plan(row: Row) -> CascadePlan | None:
     option = row.option
     if option.cloud is None:
         return None
-    return CascadePlan(local=option.backend.id, cloud=option.cloud.id, hold_s=row.hold_s)
+    return CascadePlan(
+        local=option.backend.id,
+        cloud=option.cloud.id,
+        hold_s=row.hold_s,
+        samples=option.promise.samples if option.promise is not None else 0,
+    )
 
 
 def _given(call: Call) -> Given | None:

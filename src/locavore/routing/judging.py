@@ -174,7 +174,15 @@ def _looked_at(option: Option, entry: Entry, looks: Sequence[Look], cloud: str) 
         option,
         tier=SUFFICES,
         quality=quality_of(promise),
-        promise=_told(promise, cloud, "post", keeps=None, gain=_gain(entry.pre, gain), stays=stays),
+        promise=_told(
+            promise,
+            cloud,
+            "post",
+            keeps=None,
+            gain=_gain(entry.pre, gain),
+            stays=stays,
+            samples=entry.samples,
+        ),
     )
 
 
@@ -186,6 +194,7 @@ def _told(
     keeps: bool | None,
     gain: Estimate,
     stays: Estimate | None = None,
+    samples: int = 0,
 ) -> Promised:
     return Promised(
         cloud=cloud,
@@ -196,6 +205,7 @@ def _told(
         stays=stays,
         basis=promise.basis,
         labels=promise.labels,
+        samples=samples,
         target=promise.target.quality,
         confidence=promise.target.confidence,
         missing=promise.missing,

@@ -195,7 +195,7 @@ class Weigher:
             local.charges or Charges(answer_usd=local.cost_usd),
             cloud.cost_usd,
             _stays(option).mean,
-            samples=self._policy.routing.samples,
+            samples=_samples(option),
         )
 
     def _only_looked_at(self, local: Row) -> None:
@@ -217,7 +217,7 @@ class Weigher:
         against += [f"escalation: {reason}" for reason in self._against.get(cloud.id, ())]
         if not against and cloud.id not in self._rows:
             against.append("escalation: it is not among the candidates")
-        tries = 1 + self._policy.routing.samples
+        tries = 1 + _samples(option)
         return against + self._over_cost(*(option.backend,) * tries, cloud)
 
     def _hold(
@@ -302,6 +302,10 @@ def _stays(option: Option) -> Estimate:
     if promise is None or promise.stays is None:
         return Estimate.exact(0.0, source="nothing promised")
     return promise.stays
+
+
+def _samples(option: Option) -> int:
+    return option.promise.samples if option.promise is not None else 0
 
 
 def _shorter(ttft_s: Estimate, cached_share: float) -> Estimate:

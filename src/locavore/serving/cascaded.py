@@ -46,6 +46,7 @@ class CascadedCall(ServedCall):
         "_local",
         "_local_backend",
         "_question",
+        "_sampled",
         "_samples",
         "_served",
         "_steps",
@@ -69,7 +70,8 @@ class CascadedCall(ServedCall):
         """What the promise judges by: the words that decided."""
         self._local: Answered | None = None
         self._question: Question | None = None
-        self._samples = 0
+        self._samples = decision.cascade.samples if decision.cascade is not None else 0
+        self._sampled = 0
         self._escalates = False
         self._served: Served | None = None
         self._held_s = 0.0
@@ -77,13 +79,12 @@ class CascadedCall(ServedCall):
 
     def begin(self) -> None:
         self._prepare()
-        samples = self._state.snapshot.policy.routing.samples
         chosen = self.decision.cascade
         plan = Plan(
             local=self._local_backend.id,
             cloud=self.backend.id,
             contract=self._contract,
-            samples=(self._local_backend.id,) * samples,
+            samples=(self._local_backend.id,) * self._samples,
             hold_s=chosen.hold_s if chosen is not None else None,
         )
         self._steps = cascade(plan, self._judged)
@@ -123,7 +124,7 @@ class CascadedCall(ServedCall):
         if self._local is None:
             self._local = answered
         elif not answered.answer.failed:
-            self._samples += 1
+            self._sampled += 1
         if self._draining:
             self._record("cancelled", 0)
             return
@@ -143,17 +144,30 @@ class CascadedCall(ServedCall):
         self._held_s = self._pipeline.mono() - self._started_mono_s
 
     def _judged(self, signals: Signals) -> Judged:
-        """What the promise says of the answer; a routing model never fails a call (C112)."""
-        router = self._state.router
+        """What the promise says of the answer; a routing model never fails a call (C112).
+
+        The promise was tested with samples. Before there are any, it is asked about each share of
+        them that could agree: if it says the same of all, none is needed.
+        """
+        samples = self._samples
+        shares = [signals.agreement]
+        if signals.agreement is None and samples:
+            shares = [k / samples for k in range(samples + 1)]
         try:
-            verdict = router.look(self.request, self._talk, self.decision, signals)
+            margins = [
+                self._margin(msgspec.structs.replace(signals, agreement=share)) for share in shares
+            ]
         except Exception:  # noqa: BLE001 - the declared default: the cloud answers
             return Judged(stays=False)
+        least, most = min(margins), max(margins)
+        return Judged(stays=least >= 0, margin=least, in_doubt=least < 0 <= most)
+
+    def _margin(self, signals: Signals) -> float:
+        """Expected gain less the promise's threshold; minus one where nothing is promised."""
+        verdict = self._state.router.look(self.request, self._talk, self.decision, signals)
         if verdict is None or verdict.threshold is None:  # withdrawn while the model answered
-            return Judged(stays=False)
-        margin = verdict.score - verdict.threshold
-        near = abs(margin) < self._state.snapshot.policy.routing.doubt
-        return Judged(stays=verdict.keeps, margin=margin, in_doubt=near)
+            return -1.0
+        return verdict.score - verdict.threshold
 
     # -- the local answer is served -----------------------------------------------------------
 
@@ -258,7 +272,7 @@ class CascadedCall(ServedCall):
             reason=served.reason,
             margin=served.margin,
             agreement=signals.agreement,
-            samples=self._samples,
+            samples=self._sampled,
             mean_logprob=signals.mean_logprob,
             output_tokens=signals.out_tok,
             no_answer=signals.no_answer,

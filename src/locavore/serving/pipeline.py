@@ -267,13 +267,12 @@ class Pipeline:
         narrows the choice to what it still pays for; then it refuses."""
         decision, plan = self._decided(arrival, state)
         request, grant = arrival.request, arrival.envelope.grant
-        samples = state.snapshot.policy.routing.samples
-        made = spending.reserve(limits, request, grant, decision, plan, samples)
+        made = spending.reserve(limits, request, grant, decision, plan)
         if isinstance(made, Reservation):
             return decision, plan, made
         if made.quota.unit == "usd" and made.left > 0:
             decision, plan = self._narrowed(arrival, state, made)
-            again = spending.reserve(limits, request, grant, decision, plan, samples)
+            again = spending.reserve(limits, request, grant, decision, plan)
             if isinstance(again, Reservation):
                 return decision, plan, again
         raise made.error()

@@ -19,18 +19,18 @@ def reserve(
     grant: Grant | None,
     decision: Decision,
     plan: Sequence[Backend],
-    samples: int = 0,
 ) -> Reservation | Refusal:
     """Set aside what the plan may cost at most: every planned backend once, at its full price.
 
     A second try at the same backend follows an answer that is never billed. A cascade may use the
-    tokens of several answers: the local one, its `samples`, and the cloud's.
+    tokens of several answers: the local one, its samples, and the cloud's.
     """
     facts = decision.facts
     input_tokens = math.ceil(facts.input_tokens.high)
     output_tokens = facts.output_tokens * request.n
     answers = 1
     if decision.cascade is not None:
+        samples = decision.cascade.samples
         answers = 2 + samples
         plan = [*[plan[0]] * samples, *plan]
     tokens = answers * (input_tokens + output_tokens)

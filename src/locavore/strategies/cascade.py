@@ -77,9 +77,11 @@ def cascade(plan: Plan, judge: Judge) -> Generator[Ask, Answer, Served]:
     signals, wrong = signals_of(local, plan.contract)
     judged = _FAULTY if wrong else judge(signals)
     if judged.in_doubt and plan.samples:
-        others = yield from _samples(plan, local.seconds)
-        attempts += others
-        signals, wrong = signals_of(local, plan.contract, others)
+        asked = yield from _samples(plan, local.seconds)
+        attempts += asked
+        # What did not come in time counts as saying something else.
+        late = [Answer(backend=b, failed="late") for b in plan.samples[len(asked) :]]
+        signals, wrong = signals_of(local, plan.contract, [*asked, *late])
         judged = judge(signals)
     if judged.stays or plan.cloud is None:
         reason = "kept" if judged.stays else "no_cloud"
@@ -93,6 +95,7 @@ def cascade(plan: Plan, judge: Judge) -> Generator[Ask, Answer, Served]:
 
 
 def _samples(plan: Plan, spent_s: float) -> Generator[Ask, Answer, list[Answer]]:
+    """The samples there was time to ask for."""
     found: list[Answer] = []
     for backend in plan.samples:
         left = None if plan.hold_s is None else plan.hold_s - spent_s
@@ -100,8 +103,7 @@ def _samples(plan: Plan, spent_s: float) -> Generator[Ask, Answer, list[Answer]]
             break
         answer = yield Ask(backend=backend, purpose="sample", deadline_s=left)
         spent_s += answer.seconds
-        if answer.failed != "late":
-            found.append(answer)
+        found.append(answer)
     return found
 
 

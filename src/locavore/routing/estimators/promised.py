@@ -53,6 +53,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     cloud_quality: float
     made_s: float
     """Unix time."""
+    samples: int = 0
+    """Further local answers whose agreement `post` looks at: a call must be looked at with as
+    many, or the rule that decides is not the one that was tested."""
     fingerprint: str = ""
     """Of the local weights and engine; a change voids the promise (C116)."""
     withdrawn: Withdrawal | None = None
