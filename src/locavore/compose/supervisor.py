@@ -20,6 +20,7 @@ import msgspec
 
 from locavore.compose.control import Channel, Drain, Load, Loaded, Resolve, Resolved, Status
 from locavore.compose.inventory import Inventory
+from locavore.compose.promise_keeping import PromiseKeeping
 from locavore.compose.upkeep import Upkeep
 from locavore.config import Config
 from locavore.config import load as load_config
@@ -31,6 +32,7 @@ RESTART_MIN_S = 0.2
 RESTART_MAX_S = 10.0
 WATCH_S = 1.0
 ALERT_S = 10.0
+PROMISES_S = 2.0
 REPRICE_S = 3600.0
 """The list has prices with dates from which they hold."""
 Tell = Callable[[str], None]
@@ -90,6 +92,7 @@ class Supervisor:
         self.inventory = Inventory(config, env, tell=tell, changed=self._inventory_changed)
         self._seen = _stamp(config.path)
         self._upkeep = Upkeep(config, tell)
+        self._promises = PromiseKeeping(config.home, url=config.ledger.url, tell=tell)
         self._written = b""
         """What stands in `run/status.json`."""
 
@@ -112,7 +115,8 @@ class Supervisor:
         await asyncio.to_thread(self._upkeep.keys_changed)
         await self._publish()
         self._write_status()
-        for work in (self._watch(), self._keep(), self._alert(), self._reprice()):
+        loops = (self._watch(), self._keep(), self._keep_promises(), self._alert(), self._reprice())
+        for work in loops:
             self._background(work)
         return self.snapshot
 
@@ -202,6 +206,15 @@ class Supervisor:
                 await self._publish()
             await asyncio.to_thread(self._upkeep.recover_leases)
 
+    async def _keep_promises(self) -> None:
+        while not self._stopping.is_set():
+            await asyncio.sleep(PROMISES_S)
+            try:
+                if await asyncio.to_thread(self._promises.round):
+                    await self._publish()
+            except ConfigError as error:  # a promise's file that nobody can read
+                self._tell(f"promises: {error}; the old ones stay")
+
     async def _alert(self) -> None:
         while not self._stopping.is_set():
             await asyncio.sleep(ALERT_S)
@@ -289,6 +302,7 @@ class Supervisor:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.to_thread(self._upkeep.close)
+        await asyncio.to_thread(self._promises.close)
 
     # -- end ----------------------------------------------------------------------------------
 
@@ -307,6 +321,7 @@ class Supervisor:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.to_thread(self._upkeep.close)
+        await asyncio.to_thread(self._promises.close)
         (self.config.home / "run" / "status.json").unlink(missing_ok=True)
         if self._lock is not None:
             self._lock.close()

@@ -253,6 +253,7 @@ class Worker:
         from locavore.gateway.app import Admin
         from locavore.ledger.keys import KeyStore
         from locavore.ledger.query import find_decision
+        from locavore.ledger.verdicts import VerdictStore
 
         home, pipeline = self._home, self._pipeline
         if pipeline is None:
@@ -268,6 +269,8 @@ class Worker:
             find=find,
             exposition=lambda: exposition(home, pipeline.state.snapshot),
             key_store=lambda: KeyStore(home, url=ledger_url),
+            home=home,
+            verdict_store=lambda: VerdictStore(home, url=ledger_url),
             degraded=lambda: lost_stores(home),
         ).app()
 

@@ -6,6 +6,7 @@ An ordinary Starlette app on the same port; the data plane hands connections ove
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -21,12 +22,14 @@ from locavore.gateway.admin_keys import AdminKeys
 from locavore.gateway.keys import KeyCheck
 from locavore.gateway.openapi import document
 from locavore.gateway.routes import FORMAT_BY_PATH, envelope
+from locavore.gateway.verdicts import Verdicts
 from locavore.serving import replying
 from locavore.serving.pipeline import Pipeline, sealed
 from locavore.wire.formats import FORMATS
 
 if TYPE_CHECKING:
     from locavore.ledger.keys import KeyStore
+    from locavore.ledger.verdicts import VerdictStore
 
 Endpoint = Callable[[HttpRequest], Awaitable[Response]]
 MAX_BODY_BYTES = 32 << 20
@@ -43,9 +46,12 @@ class Admin:
         find: Callable[[str], CallRecord | None],
         exposition: Callable[[], str],
         key_store: "Callable[[], KeyStore]",
+        home: Path,
+        verdict_store: "Callable[[], VerdictStore]",
         degraded: Callable[[], list[str]] = list,
     ) -> None:
-        """`key_store` opens the stored keys; called on another thread, once per request.
+        """`key_store` and `verdict_store` open what is stored; called on another thread, once per
+        request.
 
         `degraded`: stores that are lost while calls are served; one line each.
         """
@@ -55,6 +61,7 @@ class Admin:
         self._exposition = exposition
         self._degraded = degraded
         self._admin_keys = AdminKeys(key_store, self._grant)
+        self._verdicts = Verdicts(home, verdict_store, self._grant)
 
     def app(self) -> Starlette:
         guarded = [
@@ -62,6 +69,8 @@ class Admin:
             ("/v1/models/{model:path}", self.model, "GET"),
             ("/v1/route", self.route, "POST"),
             ("/v1/decisions/{id}", self.decision, "GET"),
+            ("/v1/decisions/{id}/verdict", self._verdicts.give, "POST"),
+            ("/v1/decisions/{id}/shadow", self._verdicts.shadow, "GET"),
             ("/v1/sessions/{session}/labels", self.reset_session, "DELETE"),
             ("/metrics", self.metrics, "GET"),
             ("/admin/keys", self._admin_keys.list, "GET"),
@@ -198,6 +207,8 @@ _ENDPOINTS = [
     "/v1/models",
     "/v1/route",
     "/v1/decisions/{id}",
+    "/v1/decisions/{id}/verdict",
+    "/v1/decisions/{id}/shadow",
     "/v1/sessions/{session}/labels",
     "/health/live",
     "/health/ready",

@@ -13,6 +13,7 @@ from locavore.core.decision import Decision
 from locavore.core.outcome import CallRecord
 from locavore.gateway.admin_keys import KeyList, NewKey, Rotation, Secret
 from locavore.gateway.request_schemas import Schema, schema_of
+from locavore.gateway.verdicts import KeptAnswer, NewVerdict, Verdict
 from locavore.wire.anthropic_messages.request import CountRequest, MessagesRequest
 from locavore.wire.openai_chat.request import ChatRequest
 from locavore.wire.openai_completions.request import CompletionsRequest
@@ -72,7 +73,17 @@ _EXAMPLES: dict[str, Schema] = {
     "/v1/messages/count_tokens": {"model": "auto", "messages": _HELLO},
 }
 _UNSTREAMED = frozenset({"/v1/embeddings", "/v1/messages/count_tokens"})
-_STRUCTS = (Decision, CallRecord, KeyList, NewKey, Rotation, Secret)
+_STRUCTS = (
+    Decision,
+    CallRecord,
+    KeyList,
+    NewKey,
+    Rotation,
+    Secret,
+    NewVerdict,
+    Verdict,
+    KeptAnswer,
+)
 
 
 @cache
@@ -117,6 +128,12 @@ def _others(refs: dict[type, Schema]) -> dict[str, Schema]:
             "post": _operation({"200": _json(refs[Decision])}, body=schema_of(ChatRequest))
         },
         "/v1/decisions/{id}": {"get": _operation({"200": _json(refs[CallRecord])}, names=("id",))},
+        "/v1/decisions/{id}/verdict": {
+            "post": _operation({"200": _json(refs[Verdict])}, body=refs[NewVerdict], names=("id",))
+        },
+        "/v1/decisions/{id}/shadow": {
+            "get": _operation({"200": _json(refs[KeptAnswer])}, names=("id",))
+        },
         "/v1/sessions/{session}/labels": {
             "delete": _operation({"204": _NOTHING}, names=("session",))
         },

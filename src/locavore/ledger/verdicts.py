@@ -88,16 +88,28 @@ class VerdictStore:
         """
         _check(verdict)
         with translated(self._path):
-            caller = self._caller(verdict.id)
-            if caller is None or not (any_key or caller == (key or "")):
-                raise RequestError(
-                    f"no call {verdict.id!r}; one can be judged once it has finished",
-                    status=404,
-                    code="decision_not_found",
-                    param="id",
-                )
+            self._own(verdict.id, key, any_key=any_key)
             with transaction(self._db):
                 return self._merge(verdict)
+
+    def explored(self, id_: str, *, key: str | None = None) -> Explored | None:
+        """What is known of a call's two answers; None: it was not explored.
+
+        Raises RequestError (404) for a call that `key` has not made.
+        """
+        with translated(self._path):
+            self._own(id_, key, any_key=False)
+            return find(self._db, id_)
+
+    def _own(self, id_: str, key: str | None, *, any_key: bool) -> None:
+        caller = self._caller(id_)
+        if caller is None or not (any_key or caller == (key or "")):
+            raise RequestError(
+                f"no call {id_!r}; one can be judged once it has finished",
+                status=404,
+                code="decision_not_found",
+                param="id",
+            )
 
     def _caller(self, id_: str) -> str | None:
         sql = "SELECT key FROM calls WHERE id = ? AND parent_id IS NULL"
@@ -203,6 +215,12 @@ def explored(
         (int((since_s or 0) * 1000), promise or "", promise or ""),
     )
     return (_row(row) for row in rows.fetchall())
+
+
+def explored_ids(db: Database, promise: str) -> dict[bool, list[str]]:
+    """Of one promise's explored calls, by whether they were kept at home; ascending."""
+    rows = db.execute("SELECT kept, id FROM explored WHERE promise = ?", (promise,)).fetchall()
+    return {kept: sorted(id_ for k, id_ in rows if bool(k) is kept) for kept in (True, False)}
 
 
 def find(db: Database, id_: str) -> Explored | None:

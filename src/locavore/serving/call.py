@@ -340,10 +340,12 @@ class ServedCall:
 
     def _more_headers(self) -> Headers:
         attempt = self._attempt
-        if attempt is None:
-            return self._limit_headers
-        more = self._limit_headers or replying.forwarded_limits(attempt.headers)
-        if attempt.outgoing is None or not attempt.outgoing.dropped:
+        more = self._limit_headers
+        if attempt is not None:
+            more = more or replying.forwarded_limits(attempt.headers)
+        if self.decision.explored is not None:
+            more = [*more, (b"x-locavore-explored", b"true")]
+        if attempt is None or attempt.outgoing is None or not attempt.outgoing.dropped:
             return more
         dropped = replying.header_value(", ".join(attempt.outgoing.dropped))
         return [*more, (b"x-locavore-dropped", dropped)]

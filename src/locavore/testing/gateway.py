@@ -23,6 +23,7 @@ import uvloop
 
 from locavore.compose.control import Channel, Drain, Load, Loaded, Resolve, Resolved
 from locavore.compose.inventory import Inventory
+from locavore.compose.promise_keeping import PromiseKeeping
 from locavore.compose.worker import Worker
 from locavore.config import Config
 from locavore.config import load as load_config
@@ -51,6 +52,7 @@ class RunningGateway:
         """What the gateway told its operator."""
         self._env = dict(env or {})
         self._clock = clock
+        self._promises = PromiseKeeping(home, tell=self.messages.append)
         self._path = home / "config.toml"
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path.write_text(config + NO_DISCOVERY, encoding="utf-8")
@@ -88,6 +90,7 @@ class RunningGateway:
         if self._loop is not None and self._failure is None:
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(START_S)
+        self._promises.close()
 
     def reload(self, config: str) -> None:
         """Replace the configuration and return once new calls are served from it."""
@@ -95,6 +98,17 @@ class RunningGateway:
         if self._loop is None:
             raise RuntimeError("not started")
         asyncio.run_coroutine_threadsafe(self._reload(), self._loop).result(START_S)
+
+    def keep_promises(self) -> bool:
+        """One round of what a supervisor does for promises every few seconds, and its effect.
+
+        Returns once new calls are served under the promises that hold then; True: they changed.
+        """
+        open_current(self.home).close()
+        changed = self._promises.round()
+        if changed and self._loop is not None:
+            asyncio.run_coroutine_threadsafe(self._reload(), self._loop).result(START_S)
+        return changed
 
     def records(self) -> list[CallRecord]:
         """Every finished call, oldest first, as the ledger has it."""
