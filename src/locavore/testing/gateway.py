@@ -119,6 +119,15 @@ class RunningGateway:
             db.close()
         return [msgspec.msgpack.decode(body, type=CallRecord) for (body,) in rows]
 
+    def wait_for_records(self, count: int, limit_s: float = START_S) -> list[CallRecord]:
+        """`records`, once there are that many: what stands beside a call is written after it."""
+        end_s = time.monotonic() + limit_s
+        while len(found := self.records()) < count:
+            if time.monotonic() > end_s:
+                raise TimeoutError(f"{len(found)} of {count} records within {limit_s} s")
+            time.sleep(0.02)
+        return found
+
     # -- the thread ---------------------------------------------------------------------------
 
     def _run(self) -> None:
