@@ -314,6 +314,46 @@ def test_c31_thinking_is_thinking_in_messages_and_responses(
     assert "".join(text) == "yes"
 
 
+def test_c31_a_chat_client_gets_thinking_in_tags_as_reasoning_content(
+    start: Start, upstream: ScriptedUpstream
+) -> None:
+    """The engine speaks chat too, so its bytes pass: only the tags are told apart."""
+    client = start(backend("home/m", upstream))
+    said = ["<th", "ink>", "hm </thi", "nk>", "\n\nyes", " <think> is a word"]
+    chunks = [chat_chunk({"content": text}) for text in said]
+    upstream.script(
+        Reply.sse(*chunks, chat_chunk({}, finish_reason="stop"), DONE),
+        replies.chat("".join(said)),
+        replies.chat("no tags, no thinking"),
+    )
+    deltas = [e["choices"][0]["delta"] for e in client.chat(stream=True).events[:-1]]
+    assert "".join(d.get("reasoning_content", "") for d in deltas) == "hm "
+    assert "".join(d.get("content") or "" for d in deltas) == "yes <think> is a word"
+    message = client.chat().json["choices"][0]["message"]
+    assert (message["reasoning_content"], message["content"]) == ("hm ", "yes <think> is a word")
+    assert "reasoning_content" not in client.chat().json["choices"][0]["message"]
+
+
+def test_a_labelled_call_is_not_stored_by_an_api_that_stores_by_default(
+    start: Start, upstream: ScriptedUpstream
+) -> None:
+    rule = '[[rule]]\nname = "r"\nwhen = { model = "ruled/m" }\nset_labels = ["health"]\n'
+    can = ["responses", "chat"]
+    config = backend("home/m", upstream, capabilities=can)
+    client = start(config + backend("ruled/m", upstream, capabilities=can) + rule)
+    text = {"type": "output_text", "text": "hi", "annotations": []}
+    said = {"type": "message", "role": "assistant", "content": [text]}
+    usage = {"input_tokens": 2000, "output_tokens": 1, "total_tokens": 2001}
+    answer = {"id": "r", "object": "response", "model": "m", "status": "completed"}
+    upstream.always(Reply.json({**answer, "output": [said], "usage": usage}))
+    headers = {"x-locavore-labels": "health"}
+    client.post("/v1/responses", RESPONSES)
+    client.post("/v1/responses", RESPONSES, headers)
+    client.post("/v1/responses", RESPONSES | {"store": None}, headers)
+    client.post("/v1/responses", RESPONSES | {"model": "ruled/m"})
+    assert [r.json.get("store", "unsaid") for r in upstream.requests] == ["unsaid", *[False] * 3]
+
+
 def picture_turn() -> list[dict[str, Any]]:
     image = {"type": "image_url", "image_url": {"url": PICTURE}}
     return [{"role": "user", "content": [{"type": "text", "text": "What is this?"}, image]}]

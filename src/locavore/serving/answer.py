@@ -79,10 +79,14 @@ class TranslatedStream:
 
 
 class PassedWhole:
-    """The body goes through as it is; only usage and an error object are looked for."""
+    """The body goes through as it is; only usage and an error object are looked for.
 
-    def __init__(self, fmt: WireFormat) -> None:
+    `mend` repairs what would mislead a client, and gives any other body back.
+    """
+
+    def __init__(self, fmt: WireFormat, mend: Callable[[bytes], bytes] | None = None) -> None:
         self._format = fmt
+        self._mend = mend
 
     def read(self, body: bytes) -> tuple[bytes, Usage | None, Failure | None]:
         usage = self._format.usage(body)
@@ -90,7 +94,7 @@ class PassedWhole:
             for event in self._format.answer(body):
                 if isinstance(event, Failure):
                     return b"", None, event
-        return body, usage, None
+        return body if self._mend is None else self._mend(body), usage, None
 
 
 class Counted:

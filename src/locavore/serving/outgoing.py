@@ -16,6 +16,7 @@ from locavore.serving.answer import Counted, PassedWhole, TranslatedStream, Tran
 from locavore.wire.formats import FORMATS, left_out
 from locavore.wire.openai_chat import forced_tools
 from locavore.wire.openai_chat.body import write_body
+from locavore.wire.openai_chat.thoughts import thinking_apart
 
 COUNT = "anthropic_count_tokens"
 KEPT = 1024
@@ -64,6 +65,8 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
         return (*sent, (b"anthropic-version", ANTHROPIC_VERSION))
 
 
+_MENDS = {"openai_chat": thinking_apart}
+"""What is repaired in a whole answer that passes."""
 _USAGE_ON_REQUEST = frozenset({"openai_chat", "openai_completions"})
 """Formats whose streams tell usage only when asked."""
 
@@ -117,7 +120,7 @@ def _passing(request_format: str, backend: Backend, *, ask_usage: bool) -> Outgo
         anthropic=backend.dialect == "anthropic",
         format=fmt,
         stream=lambda: fmt.scanner(strip_usage=add_usage),
-        whole=Counted() if request_format == COUNT else PassedWhole(fmt),
+        whole=Counted() if request_format == COUNT else PassedWhole(fmt, _MENDS.get(fmt.name)),
         answer=fmt.answer,
         passed=True,
         dropped=(),

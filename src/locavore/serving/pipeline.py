@@ -329,6 +329,9 @@ class Pipeline:
         )
         if session is not None:
             remember(self.sessions, session, decision.facts.labels)
+        if decision.facts.labels != request.labels:  # those of rules and of the session, too
+            labels = decision.facts.labels
+            arrival.request = msgspec.structs.replace(request, labels=labels)
         if decision.chosen is None:
             raise self._refusal(decision, state)
         backend_of = state.router.backend

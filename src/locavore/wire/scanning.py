@@ -105,7 +105,7 @@ class StreamScanner(ABC):
             return block
         self.events += 1
         piece, text = self._event(block, event)
-        if text is not None and self._tries:
+        if text is not None and piece is block and self._tries:
             known = KnownEvent.of(block, text)
             if known is not None:
                 self._tries -= 1
@@ -114,7 +114,4 @@ class StreamScanner(ABC):
 
     @abstractmethod
     def _event(self, block: bytes, event: SseEvent) -> tuple[bytes, str | None]:
-        """Note what one event says: (bytes to forward for it, its text).
-
-        The text is given when it is all that the event says and the block is forwarded as it is.
-        """
+        """Note what one event says: (bytes to forward for it, its text if that is all it says)."""

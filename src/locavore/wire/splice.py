@@ -15,6 +15,7 @@ import msgspec
 from locavore.wire.decoding import decode_object, encode
 from locavore.wire.labelling import LABELS, SESSION
 
+_NULL = msgspec.Raw(b"null")
 _RAW_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _OBJECT = msgspec.json.Decoder(dict[str, Any])
 
@@ -27,18 +28,20 @@ def rewrite(
     add_usage: bool = False,
     drop_marks: bool = False,
     drop: Sequence[str] = (),
+    unstored: bool = False,
 ) -> bytes:
     """The body with its model replaced and our own marks removed.
 
-    `add_usage` asks the upstream for usage in the stream; `drop` names further top-level fields.
+    `add_usage` asks the upstream for usage in the stream; `drop` names further top-level fields;
+    `unstored` says `store: false` where the client left that open.
     """
-    if not (add_usage or drop_marks or drop):
+    if not (add_usage or drop_marks or drop or unstored):
         if model == old_model:
             return body
         quick = _replace_model(body, model, old_model)
         if quick is not None:
             return quick
-    return _rebuild(body, model, add_usage, drop_marks, drop)
+    return _rebuild(body, model, add_usage, drop_marks, drop, unstored)
 
 
 _MODEL_KEY = re.compile(rb'"model"[ \t\r\n]*:[ \t\r\n]*"')
@@ -67,7 +70,12 @@ def _replace_model(body: bytes, model: str, old_model: str) -> bytes | None:
 
 
 def _rebuild(
-    body: bytes, model: str, add_usage: bool, drop_marks: bool, drop: Sequence[str]
+    body: bytes,
+    model: str,
+    add_usage: bool,
+    drop_marks: bool,
+    drop: Sequence[str],
+    unstored: bool,
 ) -> bytes:
     fields = _RAW_FIELDS.decode(body)  # duplicate keys: the last wins, here as upstream
     for name in drop:
@@ -75,6 +83,8 @@ def _rebuild(
     fields["model"] = msgspec.Raw(encode(model))
     if drop_marks:
         _drop_marks(fields)
+    if unstored and bytes(fields.get("store", _NULL)) == b"null":
+        fields["store"] = msgspec.Raw(b"false")
     if add_usage:
         options = decode_object(bytes(fields["stream_options"])) if _has_options(fields) else {}
         fields["stream_options"] = msgspec.Raw(encode({**options, "include_usage": True}))

@@ -13,6 +13,11 @@ class ThinkSplitter:
         self._state = "text" if raw else "head"  # head | inside | after | text
         self._held = ""
 
+    @property
+    def settled(self) -> bool:
+        """Whatever follows is text."""
+        return self._state == "text"
+
     def feed(self, text: str) -> tuple[str, str]:
         if self._state == "text":
             return "", text

@@ -17,6 +17,7 @@ from locavore.wire.openai_chat.chunks import (
 from locavore.wire.openai_chat.errors import read_error
 from locavore.wire.openai_chat.reader import DONE
 from locavore.wire.openai_chat.reasons import read_reason
+from locavore.wire.openai_chat.thoughts import Parts, Thoughts, patch
 from locavore.wire.openai_chat.tool_calls import CallTracker, Placed, patched
 from locavore.wire.openai_chat.usage import canonical, usage_of
 from locavore.wire.openai_chat.writer import DONE_EVENT
@@ -28,10 +29,12 @@ _NULL_USAGE = b',"usage":null'
 
 
 class ChatScanner(StreamScanner):
-    """Tool calls are placed, usage that only we asked for is taken out."""
+    """Tool calls are placed, thinking in tags is told apart, usage only we asked for taken out."""
 
-    def __init__(self, *, strip_usage: bool = False) -> None:
+    def __init__(self, *, strip_usage: bool = False, raw: bool = False) -> None:
+        """`raw`: the text is not a chat turn, tags are words."""
         super().__init__(strip_usage=strip_usage)
+        self._thoughts = None if raw else Thoughts()
         self._trackers: dict[int, CallTracker] = {}
         self._choices: set[int] = set()
 
@@ -39,7 +42,7 @@ class ChatScanner(StreamScanner):
         data = event.data
         if data.strip() == DONE:
             self.ended = True
-            return DONE_EVENT, None
+            return (self._thoughts.rest() if self._thoughts else b"") + DONE_EVENT, None
         try:
             chunk = decode_chunk(data)
         except DECODE_ERRORS:
@@ -52,7 +55,17 @@ class ChatScanner(StreamScanner):
             self.failure = to_failure(read_error(data))
             return b"", None
         placed = self._note(chunk)
-        return self._forward(block, data, chunk, placed), text_alone(chunk)
+        return self._forward(block, data, chunk, placed, self._apart(chunk)), text_alone(chunk)
+
+    def _apart(self, chunk: Chunk) -> dict[int, Parts]:
+        """Thinking and text of the choices that mix them, by position in the chunk."""
+        apart: dict[int, Parts] = {}
+        if self._thoughts is not None:
+            for position, choice in enumerate(chunk.choices or ()):
+                parts = self._thoughts.apart(choice, last=bool(choice.finish_reason))
+                if parts is not None:
+                    apart[position] = parts
+        return apart
 
     def _note(self, chunk: Chunk) -> dict[int, list[Placed]]:
         """Take the chunk's facts; placed tool deltas by position of their choice in the chunk."""
@@ -81,21 +94,27 @@ class ChatScanner(StreamScanner):
         self.finish_reasons[choice.index] = reason
 
     def _forward(
-        self, block: bytes, data: bytes, chunk: Chunk, placed: dict[int, list[Placed]]
+        self,
+        block: bytes,
+        data: bytes,
+        chunk: Chunk,
+        placed: dict[int, list[Placed]],
+        apart: dict[int, Parts],
     ) -> bytes:
         repair = placed and any(call.repaired for calls in placed.values() for call in calls)
         strip = self.strip_usage and b'"usage"' in data
-        if not repair and not strip:
+        if not (repair or strip or apart):
             return block
         if strip and not chunk.choices and chunk.usage is not None:
             return b""
-        if not repair and chunk.usage is None and block.count(_NULL_USAGE) == 1:
+        if not (repair or apart) and chunk.usage is None and block.count(_NULL_USAGE) == 1:
             return block.replace(_NULL_USAGE, b"")
         fields = _decode_any(data)
         if strip:
             fields.pop("usage", None)
         if repair:
             _patch(fields, placed)
+        patch(fields, apart)
         return frame(encode(fields))
 
     def _close(self) -> None:

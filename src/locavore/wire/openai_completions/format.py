@@ -4,6 +4,7 @@ from locavore.core.events import Event
 from locavore.core.request import Conversation, Request, Turn
 from locavore.wire.openai_chat.format import OpenAIChat
 from locavore.wire.openai_chat.reader import ChatReader, read_answer
+from locavore.wire.openai_chat.scanner import ChatScanner
 from locavore.wire.openai_completions.request import (
     NAME,
     read_ask,
@@ -41,6 +42,9 @@ class OpenAICompletions(OpenAIChat):
 
     def stream_writer(self, request: Request) -> CompletionsWriter:  # type: ignore[override] # a sibling
         return CompletionsWriter(request)
+
+    def scanner(self, *, strip_usage: bool = False) -> ChatScanner:
+        return ChatScanner(strip_usage=strip_usage, raw=True)
 
     def answer(self, body: bytes) -> list[Event]:
         return read_answer(body, raw=True)

@@ -50,7 +50,12 @@ class OpenAIResponses:
         drop: Sequence[str] = (),
     ) -> bytes:
         return rewrite(
-            body, model=model, old_model=request.model, drop_marks=drop_labels, drop=drop
+            body,
+            model=model,
+            old_model=request.model,
+            drop_marks=drop_labels,
+            drop=drop,
+            unstored=bool(request.labels),
         )
 
     def stream_reader(self) -> ResponsesReader:
