@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import sys
+import textwrap
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from locavore.core.decision import Considered, Decision
 from locavore.core.estimate import Estimate
 from locavore.core.policy import Require
 from locavore.core.request import Request
+from locavore.routing.conversation import Talk
 from locavore.routing.decide import refusal
+from locavore.routing.explaining import explain, lines
 from locavore.routing.router import Router
 from locavore.serving.snapshot import Snapshot
 from locavore.wire.formats import FORMATS
@@ -54,6 +57,7 @@ Examples:
   locavore route --model cloud --max-cost 0.01 "summarize this" --json
   locavore route --labels health "what does this letter say?"
   locavore route --body call.json        the body of a chat call, as POST /v1/route takes it
+  locavore route --explain "fix this"    what it rests on and what would change it
 Exit code 0: something may serve it; 1: nothing may.
 """
 )
@@ -72,6 +76,7 @@ Exit code 0: something may serve it; 1: nothing may.
 @click.option(
     "--body", type=click.File("rb"), help="A whole chat request as JSON; `-` reads it from stdin."
 )
+@click.option("--explain", "explained", is_flag=True, help="Say what would change the choice.")
 @config_option
 @home_flag
 @json_option
@@ -85,6 +90,7 @@ def command(
     key_name: str | None,
     config: Path | None,
     home: str | None,
+    explained: bool,
     as_json: bool,
     **chat: Any,
 ) -> None:
@@ -101,10 +107,15 @@ def command(
     )
     limits = Require(max_cost_usd=max_cost, max_ttft_s=max_ttft)
     decision = dry_run(snapshot_of(config, home), request, limits)
-    if as_json:
+    if as_json and explained:
+        click.echo(msgspec.json.encode({"decision": decision, "explanation": explain(decision)}))
+    elif as_json:
         click.echo(msgspec.json.encode(decision))
     else:
-        show(decision, Console())
+        console = Console()
+        show(decision, console)
+        if explained:
+            told(decision, console)
     if decision.chosen is None:
         sys.exit(1)
 
@@ -154,14 +165,23 @@ def dry_run(snapshot: Snapshot, request: Request, limits: Require) -> Decision:
         only_named=snapshot.named,
         promises=snapshot.promised(),
     )
-    ask = FORMATS[request.format].ask
-    return router.decide(request, decision_id="dry-run", ask=ask, limits=limits)
+    talk = Talk(request, FORMATS[request.format].turns)
+    return router.decide(request, decision_id="dry-run", talk=talk, limits=limits)
 
 
-def show(decision: Decision, console: Console) -> None:
+def told(decision: Decision, console: Console) -> None:
+    """What it rests on and what would change it."""
+    console.print()
+    for line in lines(explain(decision)):
+        style = "" if line.startswith(" ") else "bold"
+        wrapped = textwrap.wrap(line, console.width, subsequent_indent="    ") or [""]
+        console.print(escape("\n".join(wrapped)), highlight=False, style=style, soft_wrap=True)
+
+
+def show(decision: Decision, console: Console, *, past: bool = False) -> None:
     """The decision as a table: what was chosen, then each candidate in the order of the account."""
     facts = decision.facts
-    console.print(headline(decision), highlight=False, soft_wrap=True)
+    console.print(headline(decision, past=past), highlight=False, soft_wrap=True)
     tokens = facts.input_tokens
     lines = [
         f"task {facts.task}, about {tokens.mean:.0f} prompt tokens ({tokens.low:.0f}-"
@@ -186,11 +206,15 @@ def show(decision: Decision, console: Console) -> None:
     console.print(table)
 
 
-def headline(decision: Decision) -> str:
+def headline(decision: Decision, *, past: bool = False) -> str:
     """One sentence."""
     if decision.chosen is None:
         return f"[red]{escape(refusal(decision).message)}[/red]"
-    said = f"[bold]{escape(decision.chosen)}[/bold] would serve {escape(repr(decision.requested))}"
+    serves = "was chosen for" if past else "would serve"
+    said = f"[bold]{escape(decision.chosen)}[/bold] {serves} {escape(repr(decision.requested))}"
+    plan = decision.cascade
+    if plan is not None:
+        said += f", and {escape(plan.cloud)} where its answer does not hold"
     if decision.fallbacks:
         said += f", then {escape(', '.join(decision.fallbacks))}"
     if decision.would_choose not in (None, decision.chosen):

@@ -18,6 +18,7 @@ from locavore.core.estimate import Estimate
 from locavore.core.money import Usage, cost_of
 from locavore.core.outcome import CallRecord
 from locavore.core.request import Request
+from locavore.routing.conversation import Talk
 from locavore.routing.decide import choose
 from locavore.routing.router import Router
 from locavore.routing.rules import NO_LIMIT, limits_of, matching
@@ -164,8 +165,8 @@ def _side(call: Recorded, router: Router) -> tuple[Side, str]:
 
 def _decide(call: Recorded, router: Router) -> Decision:
     if call.facts is None:
-        ask = FORMATS[call.request.format].ask
-        return router.decide(call.request, decision_id=call.id, ask=ask)
+        talk = Talk(call.request, FORMATS[call.request.format].turns)
+        return router.decide(call.request, decision_id=call.id, talk=talk)
     policy, facts, route = router.policy, call.facts, router.route(call.request.model)
     rules, labels = matching(
         policy.rules,

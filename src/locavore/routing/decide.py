@@ -173,11 +173,10 @@ def _decision(
             rows = [baseline, *(r for r in rows if r is not baseline)]
     spares = _spares(rows, policy.max_fallbacks) if call.fallbacks else []
     why = () if resolved.named else _why(rows, baseline, observing=bool(observing))
+    asked = _asked(rows[0]) if rows else ()
+    spared = "over_fallbacks" if call.fallbacks else "no_fallback"
     considered = [
-        _account(
-            row, why if row is rows[0] else (), chosen=row is rows[0], spares=spares, call=call
-        )
-        for row in rows
+        _account(row, why, first=rows[0], asked=asked, spares=spares, spared=spared) for row in rows
     ]
     return Decision(
         id=call.decision_id,
@@ -205,10 +204,15 @@ def _spares(rows: list[Row], most: int) -> list[Row]:
     """
     if len(rows) < 2:
         return []
-    first = rows[0].option
-    asked = {first.backend.id, first.cloud.id} if first.cloud is not None else {first.id}
+    asked = _asked(rows[0])
     rest = (row for row in rows[1:] if row.option.cloud is None and row.option.id not in asked)
     return [row for row, _ in zip(rest, range(most), strict=False)]
+
+
+def _asked(row: Row) -> tuple[str, ...]:
+    """Backends that a choice asks by itself."""
+    option = row.option
+    return (option.id,) if option.cloud is None else (option.backend.id, option.cloud.id)
 
 
 def _plan(row: Row) -> CascadePlan | None:
@@ -253,13 +257,19 @@ def _why(rows: list[Row], baseline: Row | None, *, observing: bool) -> tuple[str
 
 
 def _account(
-    row: Row, why: tuple[str, ...], *, chosen: bool, spares: list[Row], call: Call
+    row: Row,
+    why: tuple[str, ...],
+    *,
+    first: Row,
+    asked: tuple[str, ...],
+    spares: list[Row],
+    spared: str,
 ) -> Considered:
-    option, charges = row.option, row.charges
-    notes = why + row.notes
-    verdict = "chosen" if chosen else "fallback" if row in spares else "allowed"
-    if verdict == "allowed" and option.cloud is None:
-        notes = (*notes, "over_fallbacks" if call.fallbacks else "no_fallback")
+    option = row.option
+    notes = why + row.notes if row is first else row.notes
+    verdict = "chosen" if row is first else "fallback" if row in spares else "allowed"
+    if verdict == "allowed" and option.cloud is None and option.id not in asked:
+        notes = (*notes, spared)
     if row.slow:
         notes = (*notes, "slow")
     if row.cost_usd is None:
@@ -272,7 +282,7 @@ def _account(
         cost_usd=row.cost_usd,
         quality=option.quality,
         ttft_s=row.ttft_s,
-        charges=charges,
+        charges=row.charges,
         promise=option.promise,
     )
 

@@ -23,11 +23,13 @@ from locavore.routing.estimators.promised import Entry, Promises, Verdict, quali
 from locavore.routing.estimators.signals import Signals
 from locavore.routing.facts import task_of
 from locavore.routing.promise import Look, Promise
+from locavore.routing.reasons import code_of
 from locavore.routing.survey import BELOW_FLOOR, SUFFICES, Option, Survey
 
 KEPT, NOT_KEPT, WITHDRAWN = "promise_kept", "promise_not_kept", "promise_withdrawn"
 UNJUDGED = "promise_unjudged"
 """Reason codes."""
+_OF_PRIORS = frozenset({"quality_unknown", "below_floor"})
 DEADLINE_S = 0.010
 """CPU that judging one call may take: reading is bounded, so more means that something is wrong."""
 PAUSE = 100
@@ -148,7 +150,7 @@ def _judged(
 
 
 def _moved(option: Option, tier: int, note: str) -> Option:
-    return msgspec.structs.replace(option, tier=tier, notes=(*option.notes, note))
+    return msgspec.structs.replace(option, tier=tier, notes=(*_unprior(option), note))
 
 
 def _direct(option: Option, entry: Entry, looks: Sequence[Look], cloud: str) -> Option:
@@ -160,7 +162,7 @@ def _direct(option: Option, entry: Entry, looks: Sequence[Look], cloud: str) -> 
         option,
         tier=SUFFICES if keeps else BELOW_FLOOR,
         quality=quality_of(promise) if keeps else option.quality,
-        notes=(*option.notes, f"{KEPT if keeps else NOT_KEPT}: {gain:.3f}, {limit}"),
+        notes=(*_unprior(option), f"{KEPT if keeps else NOT_KEPT}: {gain:.3f}, {limit}"),
         promise=_told(promise, cloud, "pre", keeps=keeps, gain=_gain(promise, gain)),
     )
 
@@ -174,6 +176,7 @@ def _looked_at(option: Option, entry: Entry, looks: Sequence[Look], cloud: str) 
         option,
         tier=SUFFICES,
         quality=quality_of(promise),
+        notes=_unprior(option),
         promise=_told(
             promise,
             cloud,
@@ -184,6 +187,11 @@ def _looked_at(option: Option, entry: Entry, looks: Sequence[Look], cloud: str) 
             samples=entry.samples,
         ),
     )
+
+
+def _unprior(option: Option) -> tuple[str, ...]:
+    """Its notes, without what a published benchmark says: the promise knows better."""
+    return tuple(note for note in option.notes if code_of(note) not in _OF_PRIORS)
 
 
 def _told(
