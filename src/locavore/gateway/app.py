@@ -23,6 +23,7 @@ from locavore.gateway.keys import KeyCheck
 from locavore.gateway.openapi import document
 from locavore.gateway.routes import FORMAT_BY_PATH, envelope
 from locavore.gateway.verdicts import Verdicts
+from locavore.routing.explaining import explain
 from locavore.serving import replying
 from locavore.serving.pipeline import Pipeline, sealed
 from locavore.wire.formats import FORMATS
@@ -158,7 +159,8 @@ class Admin:
                 status=404,
                 code="decision_not_found",
             )
-        return Response(msgspec.json.encode(record), 200, _JSON)
+        told = msgspec.to_builtins(record) | {"explanation": explain(record.decision)}
+        return Response(msgspec.json.encode(told), 200, _JSON)
 
     async def reset_session(self, http: HttpRequest) -> Response:
         """Forget the labels that earlier calls put on one of the caller's sessions (C92)."""
