@@ -8,13 +8,11 @@ from typing import Any
 import pytest
 
 from locavore.ledger.query import open_current, report
-from locavore.routing.estimators import promised, trunk
-from locavore.routing.estimators.promised import Entry, Promises
-from locavore.routing.estimators.signals import Signals
-from locavore.routing.promise import Label, Target, general_evidence, make_promise, nothing
+from locavore.routing.estimators import promised
 from locavore.testing import Hold, Reply, ScriptedUpstream, replies
 from tests.conformance.client import CHAT_PATH, MESSAGES_PATH, OpenStream, backend
 from tests.conformance.conftest import Start
+from tests.serving.promises import short_answers_are_right
 
 LOCAL, CLOUD = "home/m", "sky/large"
 SHORT = {"prompt_tokens": 12, "completion_tokens": 1, "total_tokens": 13}
@@ -24,33 +22,10 @@ STAY = '[[rule]]\nname = "stay"\nwhen = { label = "secret" }\nrequire = { farthe
 ROUTED = f'stage = "route"\nbaseline = "{CLOUD}"\n'
 
 
-@pytest.fixture(scope="module")
-def entry() -> Entry:
-    """A local model whose short answers are right and whose long ones are wrong."""
-    shipped = trunk.load()
-    looks, labels = Promises(shipped, ()), []
-    for k in range(300):
-        right = k % 2 == 0
-        signals = Signals(out_tok=1 if right else 200)
-        look = looks.look(f"What is {k} times seven?", "math", signals)
-        labels.append(Label(look=look, weak=float(right), strong=1.0))
-    post = make_promise(labels, Target(), general_evidence(shipped.gain_post))
-    assert post.share > 0.2
-    return Entry(
-        local=LOCAL,
-        cloud=CLOUD,
-        pre=nothing(Target(), 300, "a request that tells"),
-        post=post,
-        local_quality=0.5,
-        cloud_quality=1.0,
-        made_s=0.0,
-    )
-
-
 @pytest.fixture
-def both(entry: Entry, tmp_path: Path, upstream: ScriptedUpstream, other: ScriptedUpstream) -> str:
+def both(tmp_path: Path, upstream: ScriptedUpstream, other: ScriptedUpstream) -> str:
     """Configuration of a promised local model before a cloud; the promise is on disk."""
-    promised.save(tmp_path / "home" / promised.FOLDER, entry)
+    promised.save(tmp_path / "home" / promised.FOLDER, short_answers_are_right(LOCAL, CLOUD))
     price = {"input_mtok": "2", "output_mtok": "8"}
     return (
         ROUTED

@@ -1,18 +1,23 @@
 """Every example of the guides runs."""
 
 import configparser
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from locavore.cli.serve import banner
 from locavore.config import load
 from locavore.core.backend import Backend, Place
+from locavore.core.outcome import Cascaded
+from locavore.routing.estimators import promised
 from locavore.serving.snapshot import Snapshot, Wildcard
-from locavore.testing import ScriptedUpstream
-from tests.docs.examples import SECRETS, World, sections
+from locavore.testing import Received, Reply, ScriptedUpstream, replies
+from tests.docs.examples import ROOT, SECRETS, World, sections
+from tests.serving.promises import short_answers_are_right
 
 FLEET = """
 [[backend]]
@@ -159,3 +164,30 @@ def test_the_examples_of_the_testing_reference_work(
 
 def test_no_page_shows_a_real_secret() -> None:
     assert all(secret.startswith("secret-of-") for secret in SECRETS.values())
+
+
+def test_the_cascades_guide_works(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    parts = sections("howto/cascades.md")
+    local, cloud = "house/qwen3-8b", "openai/gpt-4.1"
+    folder = tmp_path / "home" / promised.FOLDER
+    promised.save(folder, short_answers_are_right(local, cloud))
+    world = World(tmp_path / "home", upstream, parts[0].code("toml")[0] + "[explore]\nshare = 0\n")
+
+    def says(received: Received) -> Reply:
+        sure = b"six times seven" in received.body and received.json["model"] == "qwen3-8b"
+        return replies.chat("42", usage=usage_of(1 if sure else 200))
+
+    upstream.always(says)
+    with world.gateway:
+        printed = [world.shell(code) for section in parts for code in section.code("sh")]
+        records = world.gateway.records()
+    assert "x-locavore-cascade: kept" in printed[0]
+    assert json.loads(printed[1].splitlines()[0]) == "doubtful"
+    assert [r.cascade.escalated for r in records if r.cascade] == [False, True]
+    told = (ROOT / "docs" / "howto" / "cascades.md").read_text("utf-8")
+    for field in msgspec.structs.fields(Cascaded):
+        assert f"`{field.name}`" in told, field.name
+
+
+def usage_of(output_tokens: int) -> dict[str, int]:
+    return {"prompt_tokens": 12, "completion_tokens": output_tokens}
