@@ -1,4 +1,4 @@
-"""`locavore report`: what was called, where it was served, what it cost, and against what."""
+"""`locavore report`: what was called, where it was served, what it cost, and how good it was."""
 
 from contextlib import closing
 from datetime import UTC, datetime
@@ -9,9 +9,14 @@ import click
 import msgspec
 from rich.console import Console
 
+from locavore.cli import quality
 from locavore.cli.options import home_option, json_option, ledger_url_option, moment
 from locavore.cli.tables import table as make_table
+from locavore.core.errors import ConfigError
+from locavore.evidence.achieved import Achieved, achieved_here
+from locavore.ledger.database import Database
 from locavore.ledger.query import DIMENSIONS, Line, Report, open_current, report
+from locavore.ledger.savings import Savings, savings
 from locavore.ledger.sqlite import store_path, translated
 
 
@@ -21,6 +26,7 @@ Examples:
   locavore report                         calls, tokens and cost by model
   locavore report --by place --since 7d   where the last week was served
   locavore report --json | jq .total      the sums, for a script
+  locavore report --json | jq .quality    what was promised and what was achieved
 """
 )
 @click.option(
@@ -37,16 +43,31 @@ Examples:
 @ledger_url_option
 @home_option
 def command(by: str, since: float | None, as_json: bool, url: str | None, home: Path) -> None:
-    """Calls, tokens, cost, and what the baseline would have cost.
+    """Calls, tokens, cost, what the baseline would have cost, and achieved quality.
+
+    Quality stands beside each promise, with its interval and the calls it rests on.
 
     Reads the journal first, so the newest call is in; the gateway may run or not.
     """
     with closing(open_current(home, url)) as db, translated(store_path(home)):
         found = report(db, by=by, since_s=since)
+        promises = _promises(home, db, since)
     if as_json:
-        click.echo(msgspec.json.encode(as_facts(found)))
-    else:
-        show(found, Console())
+        facts = as_facts(found) | {"quality": [quality.facts_of(line) for line in promises]}
+        click.echo(msgspec.json.encode(facts))
+        return
+    console = Console()
+    show(found, console)
+    if promises:
+        console.print()
+        quality.show(promises, console)
+
+
+def _promises(home: Path, db: Database, since_s: float | None) -> list[Achieved]:
+    try:
+        return achieved_here(home, db, since_s)
+    except ConfigError as error:
+        raise click.ClickException(str(error)) from None
 
 
 def as_facts(found: Report) -> dict[str, object]:
@@ -58,9 +79,17 @@ def as_facts(found: Report) -> dict[str, object]:
 
 
 def _facts(line: Line) -> dict[str, object]:
-    facts: dict[str, object] = {**msgspec.to_builtins(line), "saved_usd": line.saved_usd}
-    money = ("cost_usd", "compared_cost_usd", "baseline_usd", "saved_usd")
-    return facts | {name: f"{getattr(line, name):f}" for name in money}
+    found = savings(line)
+    return _spelled(line) | {"saved_usd": f"{found.net_usd:f}", "savings": _spelled(found)}
+
+
+def _spelled(record: Line | Savings) -> dict[str, object]:
+    """Its fields, with money as decimal strings without an exponent."""
+    fields = msgspec.structs.asdict(record)
+    return {
+        name: f"{value:f}" if isinstance(value, Decimal) else value
+        for name, value in fields.items()
+    }
 
 
 def show(found: Report, console: Console) -> None:
@@ -116,12 +145,15 @@ def _comparison(total: Line) -> str:
         return "No calls yet. Point a client at the gateway: `locavore serve` prints how."
     if not total.compared:
         return "No comparison: no call has both a known cost and a known price on the baseline."
-    verb = "less" if total.saved_usd >= 0 else "MORE"
+    found = savings(total)
+    low = "unknown" if found.low_usd is None else dollars(found.low_usd)
     return (
-        f"Compared with the baseline: {total.compared:,} of {total.calls:,} calls cost "
-        f"{dollars(total.compared_cost_usd)} USD; the same tokens on the baseline "
-        f"{dollars(total.baseline_usd)} USD: {dollars(abs(total.saved_usd))} {verb}. "
-        "It assumes equal token counts; electricity and machines count only where a price is set."
+        f"Net savings: {dollars(found.net_usd)} USD, between {low} and {dollars(found.high_usd)}. "
+        f"{found.calls:,} of {total.calls:,} calls cost {dollars(found.paid_usd)} USD, of which "
+        f"{dollars(found.retries_usd)} are retries and samples and {dollars(found.beside_usd)} "
+        f"judges and shadows; on the baseline the same text costs "
+        f"{dollars(found.baseline_usd)} USD. "
+        "Electricity and machines count only where a price is set."
     )
 
 

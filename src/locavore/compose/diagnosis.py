@@ -19,8 +19,10 @@ from locavore.core.ports import Engine
 from locavore.engines import probe as probing
 from locavore.engines import weights
 from locavore.engines.ask import AskError
+from locavore.evidence.achieved import achieved_here
 from locavore.ledger.query import open_current, rejects
 from locavore.ledger.shared_leases import open_leases
+from locavore.routing.estimators.promised import FOLDER
 from locavore.routing.loose_ends import loose_ends
 from locavore.serving.pipeline import State
 from locavore.serving.snapshot import Snapshot, Target
@@ -68,6 +70,7 @@ async def diagnose(
         await inventory.look(own_port=config.server.port)
         snapshot = await asyncio.to_thread(inventory.compile)
         findings += _reachable(snapshot, inventory)
+        findings += await asyncio.to_thread(lambda: list(_promises(config)))
         if probe:
             findings += await _probed(snapshot, config.home)
     except LocavoreError as error:
@@ -210,6 +213,31 @@ def _reachable(snapshot: Snapshot, inventory: Inventory) -> Iterator[Finding]:
             "only the built-in test model answers",
             "locavore pull qwen3-0.6b, or set OPENAI_API_KEY or ANTHROPIC_API_KEY",
         )
+
+
+def _promises(config: Config) -> Iterator[Finding]:
+    """What was promised, and whether it is being kept."""
+    if not (config.home / FOLDER).exists():
+        return
+    try:
+        with contextlib.closing(open_current(config.home, config.ledger.url)) as db:
+            found = achieved_here(config.home, db)
+    except LocavoreError as error:
+        yield _fail("promise", str(error), "run `locavore calibrate` again")
+        return
+    for line in (line for line in found if line.task is None):
+        promised = f"{line.local}: {line.target:.1%} of {line.cloud}'s quality promised"
+        quality = line.quality
+        if line.withdrawn is not None:
+            lost = line.withdrawn.achieved
+            what = f"{promised}; withdrawn at {lost.mean:.1%} ({lost.low:.1%} - {lost.high:.1%})"
+            yield _warn("promise", what, "`locavore calibrate` makes a new promise")
+        elif quality is None:
+            what = f"{promised}, nothing achieved is known yet"
+            yield _warn("promise", what, f"judge about {line.missing} calls: `locavore verdicts`")
+        else:
+            achieved = f"{quality.mean:.1%} ({quality.low:.1%} - {quality.high:.1%})"
+            yield _ok("promise", f"{promised}, {achieved} achieved on {quality.n} judged calls")
 
 
 async def _probed(snapshot: Snapshot, home: Path) -> list[Finding]:

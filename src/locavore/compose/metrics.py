@@ -11,7 +11,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from locavore.core.errors import StoreError
+from locavore.core.errors import ConfigError, StoreError
+from locavore.core.estimate import Estimate
+from locavore.evidence.achieved import Achieved, achieved_here
+from locavore.ledger.database import Database
 from locavore.ledger.leases import Account
 from locavore.ledger.periods import bounds
 from locavore.ledger.query import Line, report
@@ -31,9 +34,11 @@ def exposition(home: Path, snapshot: Snapshot) -> str:
     try:
         by_place = report(db, by="place").lines
         by_provider = report(db, by="provider").lines
+        promises = _achieved(home, db)
     finally:
         db.close()
     lines = [*_ledger(by_place, by_provider), *_live(_status(home)), *_budgets(home, snapshot)]
+    lines += _promises(promises)
     return "\n".join(lines) + "\n"
 
 
@@ -115,6 +120,42 @@ def _committed(home: Path, snapshot: Snapshot) -> dict[Account, int] | None:
             return leases.committed()
     except StoreError:
         return None
+
+
+def _achieved(home: Path, db: Database) -> list[Achieved]:
+    """Over whole promises; none where a promise's file cannot be read: doctor tells that."""
+    try:
+        return [line for line in achieved_here(home, db) if line.task is None]
+    except ConfigError:
+        return []
+
+
+_PROMISE: dict[str, tuple[str, Callable[[Achieved], float]]] = {
+    "promise_target": ("Promised share of the cloud model's quality.", lambda p: p.target),
+    "promise_judged_calls": ("Explored calls that are judged.", lambda p: p.judged),
+    "promise_withdrawn": ("1: broken and withdrawn.", lambda p: p.withdrawn is not None),
+}
+_QUALITY: dict[str, tuple[str, Callable[[Estimate], float]]] = {
+    "promise_achieved": ("Achieved share, from judged calls.", lambda e: e.mean),
+    "promise_achieved_low": ("Lower end of its 95 % interval.", lambda e: e.low),
+}
+
+
+def _promises(lines: list[Achieved]) -> Iterator[str]:
+    """A pair's names are the configuration's; there are as many as were calibrated."""
+    for name, (about, of_promise) in _PROMISE.items():
+        yield from _head(name, "gauge", about)
+        for line in lines:
+            yield _sample(name, _pair(line), float(of_promise(line)))
+    for name, (about, of_quality) in _QUALITY.items():
+        yield from _head(name, "gauge", about)
+        for line in lines:
+            if line.quality is not None:
+                yield _sample(name, _pair(line), of_quality(line.quality))
+
+
+def _pair(line: Achieved) -> dict[str, str]:
+    return {"local": line.local, "cloud": line.cloud}
 
 
 def _status(home: Path) -> dict[str, Any]:

@@ -10,13 +10,15 @@ figures are those of the traffic. Three things are told apart:
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import msgspec
 
 from locavore.core.estimate import Estimate
-from locavore.ledger.verdicts import Explored
+from locavore.ledger.database import Database
+from locavore.ledger.verdicts import Explored, explored
 from locavore.routing.bounds import Pair, flawless_needed
-from locavore.routing.estimators.promised import Entry, Withdrawal, quality_of
+from locavore.routing.estimators.promised import FOLDER, Entry, Withdrawal, quality_of, read
 from locavore.routing.monitor import CONFIDENCE, share_of_cloud
 
 Scores = tuple[float, float]
@@ -75,6 +77,13 @@ def achieved(entries: Iterable[Entry], calls: Iterable[Explored]) -> list[Achiev
         if len(tasks) > 1:
             found += [_achieved(entry, [c for c in mine if c.task == t], t) for t in tasks]
     return found
+
+
+def achieved_here(home: Path, db: Database, since_s: float | None = None) -> list[Achieved]:
+    """Of the promises of this home. `since_s`: of calls from this Unix time on. Raises ConfigError
+    for a promise's file that cannot be read."""
+    entries = read(home / FOLDER)
+    return achieved(entries, explored(db, since_s=since_s)) if entries else []
 
 
 def _achieved(entry: Entry, calls: Sequence[Explored], task: str | None) -> Achieved:
