@@ -7,12 +7,15 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
+from locavore.core.outcome import CallRecord
 from locavore.engines.test_model import SENTENCE
+from locavore.ledger.query import open_current
 from locavore.testing import Hold, ScriptedUpstream, replies
-from tests.e2e.serving import QUIET, Serving, eventually, locavore, read_until
+from tests.e2e.serving import LIMIT_S, QUIET, Serving, eventually, locavore, read_until
 
 
 @pytest.fixture
@@ -182,6 +185,29 @@ def test_sigterm_lets_a_running_stream_end(tmp_path: Path, upstream: ScriptedUps
             received += read_until(stream, b"[DONE]")
         assert serving.process.wait(20) == 0
         assert received.count(b"[DONE]") == 1
+
+
+@pytest.mark.parametrize("policy", ["cancel", "drain"])
+def test_a_stream_cut_by_a_second_ctrl_c_leaves_a_record(
+    tmp_path: Path, upstream: ScriptedUpstream, policy: str
+) -> None:
+    hold = Hold()
+    upstream.script(replies.chat_stream(["Hel", "lo"], between=(hold,)))
+    config = backend(upstream) + f'on_disconnect = "{policy}"\n'
+    with Serving(tmp_path, config, "--workers=1") as serving:
+        with serving.open_stream() as stream:
+            read_until(stream, b"lo")
+            serving.process.send_signal(signal.SIGINT)
+            serving.told("finishing calls in flight")
+            serving.process.send_signal(signal.SIGINT)
+            serving.told("stopping at once")
+            assert serving.process.wait(LIMIT_S) == 0
+        assert "Traceback" not in serving.stderr
+    db = open_current(tmp_path)
+    ((body,),) = db.execute("SELECT body FROM records").fetchall()
+    db.close()
+    record = msgspec.msgpack.decode(body, type=CallRecord)
+    assert (record.outcome, record.status, len(record.attempts)) == ("cancelled", 499, 1)
 
 
 def _refuses(port: int) -> bool:

@@ -31,6 +31,8 @@ from locavore.serving.snapshot import Snapshot
 RESTART_MIN_S = 0.2
 RESTART_MAX_S = 10.0
 WATCH_S = 1.0
+CUT_S = 5.0
+"""After a second signal: for so long workers may write down what they cut."""
 ALERT_S = 10.0
 PROMISES_S = 2.0
 REPRICE_S = 3600.0
@@ -159,11 +161,18 @@ class Supervisor:
         if self._stopping.is_set():
             self._tell("stopping at once")
             for worker in self._workers:
-                if worker.process is not None:
-                    worker.process.kill()
+                if worker.channel is not None:
+                    worker.channel.send(Drain(timeout_s=0.0))
+            asyncio.get_running_loop().call_later(CUT_S, self._kill_workers)
             return
         self._tell("finishing calls in flight (press Ctrl-C again to stop at once)")
         self._stopping.set()
+
+    def _kill_workers(self) -> None:
+        """For one that does not even write its records down."""
+        for worker in self._workers:
+            if worker.process is not None:
+                worker.process.kill()
 
     async def reload(self) -> None:
         """Read the configuration again; a bad one is told and the old one stays."""

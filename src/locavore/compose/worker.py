@@ -85,7 +85,7 @@ class Worker:
                 elif isinstance(message, Resolved):
                     self._resolved(message)
                 elif isinstance(message, Drain):
-                    await self._drain(message.timeout_s)
+                    await self._finish(message.timeout_s)
                     return
             await self._drain(DRAIN_S)
         finally:
@@ -233,9 +233,29 @@ class Worker:
         pipeline.used.clear()
         asyncio.get_running_loop().call_later(STATUS_EVERY_S, self._report)
 
+    async def _finish(self, timeout_s: float) -> None:
+        """Drain; when told so once more, cut what still runs."""
+        draining = asyncio.ensure_future(self._drain(timeout_s))
+        while not draining.done():
+            told = asyncio.ensure_future(self._channel.receive())
+            await asyncio.wait({draining, told}, return_when=asyncio.FIRST_COMPLETED)
+            if not told.done():
+                told.cancel()
+                break
+            message = told.result()
+            if message is None:
+                break
+            if isinstance(message, Resolved):
+                self._resolved(message)
+            elif isinstance(message, Drain) and self._server is not None:
+                self._server.cut()
+        await draining
+
     async def _drain(self, timeout_s: float) -> None:
         if self._server is not None:
             await self._server.drain(timeout_s)
+        if self._pipeline is not None:
+            self._pipeline.cut()
         if self._shadows is not None:
             self._shadows.close()
         if self._pipeline is not None:

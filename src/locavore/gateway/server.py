@@ -109,12 +109,16 @@ class Server:
         for connection in list(self.connections):
             connection.close_if_idle()
         clean = await self._wait_empty(timeout_s)
-        for connection in list(self.connections):
-            connection.cut()
+        self.cut()
         if not clean:
             await self._wait_empty(1.0)
         self.deadlines.forget(self)
         return clean
+
+    def cut(self) -> None:
+        """Drop every connection; whoever listens on one is told that its client is gone."""
+        for connection in list(self.connections):
+            connection.cut()
 
     async def _wait_empty(self, timeout_s: float) -> bool:
         self._empty.clear()

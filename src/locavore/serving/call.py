@@ -404,6 +404,11 @@ class ServedCall:
             return
         self._cancel()
 
+    def cut(self) -> None:
+        """The worker ends now."""
+        if not self._done:
+            self._cancel()
+
     def _cancel(self) -> None:
         if self._retry is not None:
             self._retry.cancel()

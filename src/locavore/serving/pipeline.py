@@ -505,6 +505,11 @@ class Pipeline:
             self.limits.tick()
         self._ticking = self._loop.call_later(TICK_S, self._tick)
 
+    def cut(self) -> None:
+        """End what still runs, whatever its engine likes: every call leaves a record."""
+        for call in tuple(self._active):
+            call.cut()
+
     def close(self) -> None:
         self.closed = True
         self._ticking.cancel()
