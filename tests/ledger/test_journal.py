@@ -10,7 +10,16 @@ import pytest
 from locavore.core.errors import StoreError
 from locavore.ledger.frames import CALL, HEAD, MAGIC, Frame, head_of
 from locavore.ledger.journal import SegmentJournal, journal_dir
-from locavore.ledger.tail import START, Damage, first_position, is_dead, read, writer_dirs
+from locavore.ledger.tail import (
+    START,
+    Damage,
+    Position,
+    first_position,
+    has_more,
+    is_dead,
+    read,
+    writer_dirs,
+)
 from tests.ledger.records import call
 
 
@@ -19,17 +28,21 @@ def folder(home: Path) -> Path:
     return only
 
 
+def items(writer: Path, start: Position = START, *, dead: bool = False) -> list[Frame | Damage]:
+    return [item for part in read(writer, start, dead=dead, part=3) for item in part.items]
+
+
 def payloads(home: Path) -> list[bytes]:
     writer = folder(home)
-    return [item.payload for _, item in read(writer, START, dead=is_dead(writer))]
+    return [item.payload for item in items(writer, dead=is_dead(writer))]
 
 
 def append_raw(home: Path, data: bytes, number: int = 1) -> None:
     """Bytes behind the last frame of a segment, as a dying or a broken machine leaves them."""
     writer = folder(home)
     end = len(MAGIC)
-    for position, _ in read(writer, START, dead=False):
-        end = position.offset
+    for part in read(writer, START, dead=False):
+        end = part.position.offset
     with (writer / f"{number:08d}.seg").open("r+b") as segment:
         segment.seek(end)
         segment.write(data)
@@ -71,10 +84,11 @@ def test_reading_goes_on_from_any_position(tmp_path: Path) -> None:
     for payload in written:
         journal.append_payload(payload)
     writer = folder(tmp_path)
-    everything = list(read(writer, START, dead=False))
-    for n, (position, _) in enumerate(everything):
-        rest = [item.payload for _, item in read(writer, position, dead=False)]
-        assert rest == written[n + 1 :]
+    everything = list(read(writer, START, dead=False, part=1))
+    assert len(everything) == len(written)
+    for n, part in enumerate(everything):
+        assert [item.payload for item in items(writer, part.position)] == written[n + 1 :]
+        assert has_more(writer, part.position) == (n + 1 < len(written))
     journal.close()
 
 
@@ -95,10 +109,10 @@ def test_a_damaged_frame_is_set_aside_and_the_ones_behind_it_are_read(tmp_path: 
     path = folder(tmp_path) / "00000001.seg"
     data = path.read_bytes()
     path.write_bytes(data.replace(b"second", b"sXcond"))
-    items = [item for _, item in read(folder(tmp_path), START, dead=True)]
-    assert [type(item) for item in items] == [Frame, Damage, Frame]
-    assert b"sXcond" in items[1].payload
-    assert items[2].payload == b"third"
+    found = items(folder(tmp_path), dead=True)
+    assert [type(item) for item in found] == [Frame, Damage, Frame]
+    assert b"sXcond" in found[1].payload
+    assert found[2].payload == b"third"
 
 
 def test_a_rolled_segment_with_an_unreadable_rest_is_reported(tmp_path: Path) -> None:
@@ -109,8 +123,8 @@ def test_a_rolled_segment_with_an_unreadable_rest_is_reported(tmp_path: Path) ->
     data = bytearray(path.read_bytes())
     data[len(MAGIC) + 2] = 0xFF  # the length itself
     path.write_bytes(data)
-    items = [item for _, item in read(folder(tmp_path), START, dead=False)]
-    assert [type(item) for item in items] == [Damage, Frame]
+    assert has_more(folder(tmp_path), START)
+    assert [type(item) for item in items(folder(tmp_path))] == [Damage, Frame]
     journal.close()
 
 
@@ -119,8 +133,8 @@ def test_a_segment_that_is_no_journal_is_reported(tmp_path: Path) -> None:
     journal.append_payload(b"a" * 40)
     journal.append_payload(b"b" * 40)
     (folder(tmp_path) / "00000001.seg").write_bytes(b"something else altogether")
-    items = [item for _, item in read(folder(tmp_path), START, dead=False)]
-    assert [type(item) for item in items] == [Damage, Frame]
+    assert has_more(folder(tmp_path), START)
+    assert [type(item) for item in items(folder(tmp_path))] == [Damage, Frame]
     journal.close()
 
 

@@ -2,6 +2,7 @@
 
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -200,7 +201,7 @@ def test_adding_refuses_damage_and_unknown_licenses(tmp_path: Path) -> None:
 
 
 def line(group: str, **values: int) -> Line:
-    counts = dict.fromkeys(
+    counts: dict[str, Any] = dict.fromkeys(
         ("calls", "served", "failed", "refused", "cancelled", "attempts", "unknown_cost",
          "missing_usage", "estimated", "input_tokens", "output_tokens", "cache_read_tokens",
          "cache_write_tokens", "reasoning_tokens", "compared"), 0,

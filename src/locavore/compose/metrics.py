@@ -1,21 +1,24 @@
 """Prometheus text for the whole gateway: totals from the ledger, the rest from the last status.
 
-Totals come from the kept sums, so they are the same whichever worker is scraped and survive a
-restart. Labels are places and providers: never a key, a prompt or a name that clients choose.
+What the ledger counts is the same whichever worker is scraped, and survives a restart; what workers
+count begins at zero with each start of the gateway, as counters may. Labels are places, providers
+and models of the configuration: never a key, a prompt or a name that clients choose.
 """
 
 import json
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from locavore.core.errors import ConfigError, StoreError
 from locavore.core.estimate import Estimate
 from locavore.evidence.achieved import Achieved, achieved_here
 from locavore.ledger.database import Database
 from locavore.ledger.leases import Account
+from locavore.ledger.metrics import EDGES, TOTAL, Sample, meters, samples
 from locavore.ledger.periods import bounds
 from locavore.ledger.query import Line, report
 from locavore.ledger.shared_leases import open_leases
@@ -30,15 +33,21 @@ _TOKENS = ("input", "output", "cache_read", "cache_write", "reasoning")
 
 def exposition(home: Path, snapshot: Snapshot) -> str:
     """Text format 0.0.4. Blocking, some milliseconds."""
-    db = open_store(home, snapshot.ledger_url)
-    try:
+    with closing(open_store(home, snapshot.ledger_url)) as db:
         by_place = report(db, by="place").lines
         by_provider = report(db, by="provider").lines
         promises = _achieved(home, db)
-    finally:
-        db.close()
-    lines = [*_ledger(by_place, by_provider), *_live(_status(home)), *_budgets(home, snapshot)]
-    lines += _promises(promises)
+        counted = samples(db)
+        joules = meters(db)
+    lines = [
+        *_ledger(by_place, by_provider),
+        *_energy(joules),
+        *_events(counted),
+        *_histograms(counted, _models(snapshot)),
+        *_live(_status(home)),
+        *_budgets(home, snapshot),
+        *_promises(promises),
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -73,6 +82,122 @@ def _each(name: str, about: str, lines: tuple[Line, ...], label: str) -> Iterato
     yield from _head(name, "counter", about)
     for line in lines:
         yield _sample(name, {label: line.group or "none"}, _FIELDS[name](line))
+
+
+def _energy(joules: dict[str, int]) -> Iterator[str]:
+    if joules:
+        yield from _head("energy_joules_total", "counter", "Reading of each energy meter.")
+        for meter, value in joules.items():
+            yield _sample("energy_joules_total", {"meter": meter}, value)
+
+
+_HOPS = {
+    "retry": "Attempts at the same backend again, by what was wrong with the one before.",
+    "fallback": "Attempts at another backend, by what was wrong with the one before.",
+    "escalation": "Cascades that went on to the cloud, by what was wrong with the local answer.",
+}
+
+
+def _events(counted: list[Sample]) -> Iterator[str]:
+    for kind, about in _HOPS.items():
+        name = "retries_total" if kind == "retry" else f"{kind}s_total"
+        yield from _head(name, "counter", about)
+        found: Counter[tuple[str, str]] = Counter()
+        for sample in counted:
+            if sample.name == kind:
+                found[sample.provider, sample.label] += sample.n
+        for (provider, reason), n in sorted(found.items()):
+            yield _sample(name, {"provider": provider, "reason": reason}, n)
+    about = "Decisions by where they sent the call and the first reason."
+    yield from _head("route_decisions_total", "counter", about)
+    for sample in counted:
+        if sample.name == "decision":
+            labels = {"target": sample.provider or "none", "reason": sample.label}
+            yield _sample("route_decisions_total", labels, sample.n)
+
+
+class _Histogram(NamedTuple):
+    """How one of `ledger.metrics.EDGES` is told."""
+
+    name: str
+    label: str
+    """What tells its series apart, beside operation, provider and model."""
+    unit: int
+    """Observed units in one of Prometheus'."""
+    about: str
+
+
+_HISTOGRAMS = {
+    "request_duration": _Histogram(
+        "gen_ai_server_request_duration_seconds", "error_type", 1000, "From arrival to last byte."
+    ),
+    "time_to_first_token": _Histogram(
+        "gen_ai_server_time_to_first_token_seconds", "", 1000, "Of streams, since they were sent."
+    ),
+    "time_per_output_token": _Histogram(
+        "gen_ai_server_time_per_output_token_seconds", "", 10**6, "Of streams, after the first."
+    ),
+    "operation_duration": _Histogram(
+        "gen_ai_client_operation_duration_seconds", "error_type", 1000, "Each attempt by itself."
+    ),
+    "token_usage": _Histogram(
+        "gen_ai_client_token_usage", "gen_ai_token_type", 1, "Tokens of an attempt, where known."
+    ),
+}
+_OPERATIONS = {
+    "openai_chat": "chat",
+    "openai_responses": "chat",
+    "anthropic_messages": "chat",
+    "openai_completions": "text_completion",
+    "openai_embeddings": "embeddings",
+}
+OTHER = "other"
+
+
+def _models(snapshot: Snapshot) -> frozenset[str]:
+    """Names that may stand in a label; clients invent others behind a provider's wildcard."""
+    return frozenset(b.model for b in (*snapshot.backends, *snapshot.named)) | {""}
+
+
+Series = tuple[tuple[str, str], ...]
+
+
+def _histograms(counted: list[Sample], models: frozenset[str]) -> Iterator[str]:
+    for kind, told in _HISTOGRAMS.items():
+        buckets: defaultdict[Series, Counter[int]] = defaultdict(Counter)
+        totals: Counter[Series] = Counter()
+        for sample in counted:
+            if sample.name == kind:
+                series = _series(sample, told, models)
+                buckets[series][sample.bucket] += sample.n
+                totals[series] += sample.total
+        yield f"# HELP {told.name} {told.about}"
+        yield f"# TYPE {told.name} histogram"
+        for series, found in sorted(buckets.items()):
+            yield from _histogram(told, series, found, totals[series], EDGES[kind])
+
+
+def _series(sample: Sample, told: _Histogram, models: frozenset[str]) -> Series:
+    """Labels without those that are empty, which means the same in Prometheus."""
+    labels = {
+        "gen_ai_operation_name": _OPERATIONS.get(sample.format, sample.format),
+        "gen_ai_provider_name": sample.provider,
+        "gen_ai_request_model": sample.model if sample.model in models else OTHER,
+        told.label: sample.label,
+    }
+    return tuple((name, value) for name, value in labels.items() if name and value)
+
+
+def _histogram(
+    told: _Histogram, series: Series, found: Counter[int], total: int, edges: tuple[int, ...]
+) -> Iterator[str]:
+    labels, below = dict(series), 0
+    for bucket, edge in enumerate(edges):
+        below += found[bucket]
+        yield _line(f"{told.name}_bucket", labels | {"le": f"{edge / told.unit:.10g}"}, below)
+    yield _line(f"{told.name}_bucket", labels | {"le": "+Inf"}, found[TOTAL])
+    yield _line(f"{told.name}_sum", labels, Decimal(total) / told.unit)
+    yield _line(f"{told.name}_count", labels, found[TOTAL])
 
 
 def _live(status: dict[str, Any]) -> Iterator[str]:
@@ -177,9 +302,13 @@ def _head(name: str, kind: str, about: str) -> Iterator[str]:
 
 
 def _sample(name: str, labels: dict[str, str], value: int | float | Decimal) -> str:
+    return _line(f"locavore_{name}", labels, value)
+
+
+def _line(name: str, labels: dict[str, str], value: int | float | Decimal) -> str:
     inner = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
     number = format(value, "f") if isinstance(value, Decimal) else str(value)
-    return f"locavore_{name}{{{inner}}} {number}" if inner else f"locavore_{name} {number}"
+    return f"{name}{{{inner}}} {number}" if inner else f"{name} {number}"
 
 
 def _escaped(text: str) -> str:

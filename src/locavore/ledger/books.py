@@ -222,7 +222,7 @@ def _book(db: Database, seq: int, attempt: int, delta: int, resolves: int, reaso
 
 _ADD_TO_SUMS = """
 INSERT INTO sums SELECT ?, ?, tenant, team, key, task, format, a.backend, provider, place,
-    0, 0, 0, 0, 0, 0, 0, ?, 0, 0, 0, 0, 0, 0, 0, ?, 0, 0, 0
+    0, 0, 0, 0, 0, 0, 0, ?, 0, 0, 0, 0, 0, 0, 0, ?, 0, 0, 0, 0, 0, 0, 0, 0
 FROM calls JOIN attempts a USING (seq) WHERE seq = ? AND n = ?
 ON CONFLICT (span_s, bucket, tenant, team, key, task, format, backend, provider, place)
 DO UPDATE SET unknown_cost = sums.unknown_cost + excluded.unknown_cost,

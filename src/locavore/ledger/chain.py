@@ -27,10 +27,7 @@ def rows_hash(calls: Iterable[Row], attempts: Iterable[Row]) -> bytes:
 
 def bodies_hash(bodies: Iterable[bytes]) -> bytes:
     """SHA-256 of the records, one after the other."""
-    digest = hashlib.sha256()
-    for body in bodies:
-        digest.update(body)
-    return digest.digest()
+    return hashlib.sha256(b"".join(bodies)).digest()
 
 
 def link(previous: bytes, rows: bytes, bodies: bytes) -> bytes:

@@ -6,17 +6,17 @@ code; SQLite's write lock lets one in at a time, and each begins where the last 
 
 import logging
 import threading
-from itertools import islice
 from pathlib import Path
 
 from locavore.core.errors import StoreError
+from locavore.ledger.batch import Batch
 from locavore.ledger.database import Database
 from locavore.ledger.journal import journal_dir
-from locavore.ledger.sqlite import Batch, position_of, store_path, transaction, translated
+from locavore.ledger.sqlite import position_of, store_path, transaction, translated
 from locavore.ledger.store import open_store
-from locavore.ledger.tail import first_position, forget, is_dead, read, writer_dirs
+from locavore.ledger.tail import first_position, forget, has_more, is_dead, read, writer_dirs
 
-BATCH = 1000
+BATCH = 4096
 """Records in one transaction: its fixed cost vanishes, and other processes wait 20 ms at most."""
 INTERVAL_S = 0.25
 log = logging.getLogger(__name__)
@@ -73,16 +73,16 @@ class Ingester:
     def _take(self, writer: Path, dead: bool) -> int:
         """One transaction's worth; fewer than a batch means that there is no more."""
         start = position_of(self._db, writer.name) or first_position(writer)
-        if next(read(writer, start, dead=dead), None) is None:
+        if not has_more(writer, start):
             return 0
         with transaction(self._db):
             start = position_of(self._db, writer.name) or first_position(writer)
             batch = Batch(self._db, writer.name)
-            position = start
-            for position, item in islice(read(writer, start, dead=dead), self._batch):
-                batch.add(item, position)
-            batch.write(position)
-        return len(batch)
+            for part in read(writer, start, dead=dead, most=self._batch):
+                batch.add(part)
+                start = part.position
+            batch.finish(start)
+        return batch.taken
 
     def start(self) -> None:
         """Go on ingesting in a thread of this process until `stop`."""

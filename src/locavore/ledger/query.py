@@ -60,6 +60,16 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     compared_cost_usd: Decimal
     baseline_usd: Decimal
     """What the compared calls' tokens would have cost on the baseline."""
+    retries_usd: Decimal = Decimal(0)
+    """Of `compared_cost_usd`: attempts beside the one that answered (retries, samples)."""
+    beside_usd: Decimal = Decimal(0)
+    """Of `compared_cost_usd`: calls made for another call (judges, shadows)."""
+    beside_unknown: int = 0
+    """Attempts of such calls whose cost is unknown."""
+    exact_baseline_usd: Decimal = Decimal(0)
+    """Of `baseline_usd`: calls that the baseline itself served."""
+    guessed_baseline_usd: Decimal = Decimal(0)
+    """Of `baseline_usd`: calls of other backends whose tokens are our estimate."""
 
     @property
     def saved_usd(self) -> Decimal:

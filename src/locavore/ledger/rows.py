@@ -4,8 +4,7 @@ The record is decoded into slim structs here, because the store needs a tenth of
 is kept as bytes.
 """
 
-from collections.abc import Iterator
-from decimal import ROUND_HALF_EVEN, Context, Decimal
+from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 
 import msgspec
 
@@ -32,13 +31,36 @@ def usd_of(pico: int) -> Decimal:
     return Decimal(pico).scaleb(-12, _EXACT)
 
 
-class SlimCost(msgspec.Struct, frozen=True):
-    usd: Decimal | None = None
+SAMPLE = "sample"
+"""Kind of an attempt whose answer only votes; nobody was served it."""
+
+
+class _PicoOf(dict[str, int]):
+    """Decimal dollars as text -> pico-dollars. Prices times tokens repeat, and parsing costs ten
+    times a look-up."""
+
+    def __missing__(self, usd: str) -> int:
+        if len(self) >= KEPT_AMOUNTS:
+            self.clear()
+        try:
+            pico = pico_of(Decimal(usd))
+        except InvalidOperation as error:
+            raise ValueError(f"{usd!r} is no amount of US dollars") from error
+        self[usd] = pico
+        return pico
+
+
+KEPT_AMOUNTS = 8192
+_pico_of_text = _PicoOf()
+
+
+class SlimCost(msgspec.Struct, frozen=True, gc=False):
+    usd: str | None = None
     estimated: bool = False
     source: str = ""
 
 
-class SlimUsage(msgspec.Struct, frozen=True):
+class SlimUsage(msgspec.Struct, frozen=True, gc=False):
     input_tokens: int | None = None
     output_tokens: int | None = None
     cache_read_tokens: int | None = None
@@ -49,14 +71,14 @@ class SlimUsage(msgspec.Struct, frozen=True):
     estimated: bool = False
 
 
-class SlimAttempt(msgspec.Struct, frozen=True):
+class SlimAttempt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     id: str
     backend: str
     provider: str
     model: str
     place: str
-    started_s: float
     kind: str = "first"
+    started_s: float
     ttft_s: float | None = None
     duration_s: float = 0.0
     status: int | None = None
@@ -65,54 +87,69 @@ class SlimAttempt(msgspec.Struct, frozen=True):
     cost: SlimCost = SlimCost()
 
 
-class SlimFacts(msgspec.Struct, frozen=True):
+class SlimFacts(msgspec.Struct, frozen=True, gc=False):
     task: str = "chat"
 
 
-class SlimExplored(msgspec.Struct, frozen=True):
+class SlimConsidered(msgspec.Struct, frozen=True, gc=False):
+    place: str
+    verdict: str
+    reasons: tuple[str, ...] = ()
+
+
+class SlimFirst(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """The first of the candidates considered, which is the chosen one; the decoder skips the
+    rest."""
+
+    first: SlimConsidered | None = None
+
+
+class SlimExplored(msgspec.Struct, frozen=True, gc=False):
     local: str
     cloud: str
     promise: str
 
 
-class SlimDecision(msgspec.Struct, frozen=True):
+class SlimDecision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     requested: str
+    considered: SlimFirst = SlimFirst()
     facts: SlimFacts
-    chosen: str | None = None
+    baseline: str | None = None
     propensity: float = 1.0
     explored: SlimExplored | None = None
 
 
-class SlimShadow(msgspec.Struct, frozen=True):
-    """What the record of a shadow's call says of the two answers (`serving.shadow.Compared`)."""
+class SlimShadow(msgspec.Struct, frozen=True, gc=False):
+    """What the record of a shadow's call says of the two answers, `core.outcome.Compared`."""
 
     form_served: float
     form_shadow: float
     agrees: bool
 
 
-class SlimExtra(msgspec.Struct, frozen=True):
+class SlimExtra(msgspec.Struct, frozen=True, gc=False):
     shadow: SlimShadow | None = None
 
 
-class SlimCall(msgspec.Struct, frozen=True):
-    """What the store's columns need of a `core.outcome.CallRecord`."""
+class SlimCall(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What the store's columns need of a `core.outcome.CallRecord`, in the record's order: the
+    decoder finds each field where it looks first."""
 
     id: str
     format: str
+    stream: bool = False
     started_s: float
     duration_s: float
     outcome: str
     status: int
     decision: SlimDecision
-    stream: bool = False
     attempts: tuple[SlimAttempt, ...] = ()
     key_name: str | None = None
     tenant: str | None = None
     team: str | None = None
+    parent_id: str | None = None
     session: str | None = None
     user: str | None = None
-    parent_id: str | None = None
     flags: tuple[str, ...] = ()
     baseline_cost: SlimCost | None = None
     extra: SlimExtra = SlimExtra()
@@ -126,49 +163,61 @@ CALL_COLUMNS = (
     "status", "requested", "task", "backend", "tenant", "team", "key", "user", "session",
     "attempts", "unknown_cost", "cost_pico", "baseline_pico", "flags",
 )  # fmt: skip
+ATTEMPT_COLUMNS = (
+    "seq", "n", "id", "kind", "backend", "provider", "model", "place", "started_ms", "duration_ms",
+    "ttft_ms", "status", "fault", "input_tokens", "output_tokens", "cache_read_tokens",
+    "cache_write_tokens", "reasoning_tokens", "input_audio_tokens", "output_audio_tokens",
+    "estimated", "cost_pico", "price_source",
+)  # fmt: skip
 
 
-class Money(msgspec.Struct, frozen=True):
-    """What a call cost, in pico-dollars."""
+def rows_of(seq: int, writer: int, call: SlimCall) -> tuple[Row, list[Row]]:
+    """The row of `calls` and the rows of `attempts`, in the order of their columns.
 
-    known_pico: int
-    """Sum of the attempts whose cost is known."""
-    unknown: int
-    """Attempts whose cost is not."""
-    baseline_pico: int | None
-
-
-def money_of(call: SlimCall, costs: list[int | None]) -> Money:
-    """`costs` are those of the attempts, in order."""
-    known = [cost for cost in costs if cost is not None]
-    usd = call.baseline_cost.usd if call.baseline_cost else None
-    return Money(
-        sum(known), len(costs) - len(known), baseline_pico=None if usd is None else pico_of(usd)
-    )
-
-
-def attempt_costs(call: SlimCall) -> list[int | None]:
-    """Pico-dollars of each attempt; None: unknown."""
-    return [_cost_of(attempt) for attempt in call.attempts]
-
-
-def _cost_of(attempt: SlimAttempt) -> int | None:
-    if attempt.cost.usd is not None:
-        return pico_of(attempt.cost.usd)
-    return 0 if never_billed(attempt) else None
-
-
-NEVER_REACHED = frozenset({"connect", "connect_timeout"})
-
-
-def never_billed(attempt: SlimAttempt) -> bool:
-    """Whether nobody can charge for it: refused with an HTTP error, or never accepted."""
-    return attempt.fault in NEVER_REACHED or (attempt.status or 0) >= 400
-
-
-def call_row(seq: int, writer: int, call: SlimCall, money: Money) -> Row:
-    """In the order of the columns of `calls`."""
-    return (
+    Raises ValueError for an absurd amount. Long, because every call of the gateway comes by here
+    and each call of a function would cost it 0.1 µs.
+    """
+    attempts: list[Row] = []
+    known_pico = unknown = 0
+    for attempt in call.attempts:
+        usage, cost, ttft_s = attempt.usage, attempt.cost, attempt.ttft_s
+        pico: int | None = None
+        if cost.usd is not None:
+            pico = _pico_of_text[cost.usd]
+            known_pico += pico
+        elif never_billed(attempt):
+            pico = 0
+        else:
+            unknown += 1
+        attempts.append(
+            (
+                seq,
+                len(attempts),
+                attempt.id,
+                attempt.kind,
+                attempt.backend,
+                attempt.provider,
+                attempt.model,
+                attempt.place,
+                int(attempt.started_s * 1000),
+                int(attempt.duration_s * 1000),
+                None if ttft_s is None else int(ttft_s * 1000),
+                attempt.status,
+                attempt.fault,
+                usage.input_tokens,
+                usage.output_tokens,
+                usage.cache_read_tokens,
+                usage.cache_write_tokens,
+                usage.reasoning_tokens,
+                usage.input_audio_tokens,
+                usage.output_audio_tokens,
+                1 if usage.estimated or cost.estimated else 0,
+                pico,
+                cost.source,
+            )
+        )
+    decision, baseline, final = call.decision, call.baseline_cost, final_attempt(call)
+    row = (
         seq,
         call.id,
         writer,
@@ -176,33 +225,24 @@ def call_row(seq: int, writer: int, call: SlimCall, money: Money) -> Row:
         int(call.started_s * 1000),
         int(call.duration_s * 1000),
         call.format,
-        int(call.stream),
+        1 if call.stream else 0,
         call.outcome,
         call.status,
-        call.decision.requested,
-        call.decision.facts.task,
-        final_backend(call),
+        decision.requested,
+        decision.facts.task,
+        "" if final is None else final.backend,
         call.tenant or "",
         call.team or "",
         call.key_name or "",
         call.user,
         call.session,
-        len(call.attempts),
-        money.unknown,
-        money.known_pico,
-        money.baseline_pico,
-        " ".join(call.flags),
+        len(attempts),
+        unknown,
+        known_pico,
+        None if baseline is None or baseline.usd is None else _pico_of_text[baseline.usd],
+        " ".join(call.flags) if call.flags else "",
     )
-
-
-SAMPLE = "sample"
-"""Kind of an attempt whose answer only votes; nobody was served it."""
-
-
-def final_backend(call: SlimCall) -> str:
-    """Who answered, or who failed last; empty when nobody was asked."""
-    attempt = final_attempt(call)
-    return "" if attempt is None else attempt.backend
+    return row, attempts
 
 
 def final_attempt(call: SlimCall) -> SlimAttempt | None:
@@ -215,42 +255,18 @@ def final_attempt(call: SlimCall) -> SlimAttempt | None:
     return call.attempts[-1] if call.attempts else None
 
 
-def attempt_rows(seq: int, call: SlimCall, costs: list[int | None]) -> Iterator[Row]:
-    """In the order of the columns of `attempts`."""
-    for n, (attempt, cost) in enumerate(zip(call.attempts, costs, strict=True)):
-        usage = attempt.usage
-        yield (
-            seq,
-            n,
-            attempt.id,
-            attempt.kind,
-            attempt.backend,
-            attempt.provider,
-            attempt.model,
-            attempt.place,
-            int(attempt.started_s * 1000),
-            int(attempt.duration_s * 1000),
-            None if attempt.ttft_s is None else int(attempt.ttft_s * 1000),
-            attempt.status,
-            attempt.fault,
-            usage.input_tokens,
-            usage.output_tokens,
-            usage.cache_read_tokens,
-            usage.cache_write_tokens,
-            usage.reasoning_tokens,
-            usage.input_audio_tokens,
-            usage.output_audio_tokens,
-            int(usage.estimated or attempt.cost.estimated),
-            cost,
-            attempt.cost.source,
-        )
+NEVER_REACHED = frozenset({"connect", "connect_timeout"})
+
+
+def never_billed(attempt: SlimAttempt) -> bool:
+    """Whether nobody can charge for it: refused with an HTTP error, or never accepted."""
+    return attempt.fault in NEVER_REACHED or (attempt.status or 0) >= 400
 
 
 def served_by(call: SlimCall) -> str | None:
     """Whose answer the client got; None: nobody's."""
-    if call.outcome != "served":
-        return None
-    return final_backend(call) or None
+    final = final_attempt(call) if call.outcome == "served" else None
+    return None if final is None else final.backend
 
 
 def explored_row(call: SlimCall) -> Row | None:

@@ -8,6 +8,7 @@ import fcntl
 import mmap
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -64,8 +65,26 @@ def first_position(writer: Path) -> Position:
     return START._replace(segment=numbers[0]) if numbers else START
 
 
-def read(writer: Path, start: Position, *, dead: bool) -> Iterator[tuple[Position, Frame | Damage]]:
-    """Frames of one writer from `start` on, each with the position behind it.
+PART = 256
+"""Items taken together: enough for the fixed cost of a statement to vanish, few enough to stay in
+the processor's cache from the first look to the last."""
+
+
+class Part(NamedTuple):
+    """What was read of one segment, in order; never empty."""
+
+    segment: int
+    items: list[Frame | Damage]
+
+    @property
+    def position(self) -> Position:
+        return Position(self.segment, self.items[-1].end)
+
+
+def read(
+    writer: Path, start: Position, *, dead: bool, most: int = sys.maxsize, part: int = PART
+) -> Iterator[Part]:
+    """Up to `most` items of one writer from `start` on, in parts of up to `part`.
 
     `dead` must have been found out before this is called, else a last frame could be missed.
     """
@@ -76,11 +95,31 @@ def read(writer: Path, start: Position, *, dead: bool) -> Iterator[tuple[Positio
         if segment is None:
             return
         with segment:
-            for item in _scan(segment, offset, rolled=rolled, dead=dead):
-                yield Position(number, item.end), item
+            while items := _scan(segment, offset, min(part, most), rolled=rolled, dead=dead):
+                yield Part(number, items)
+                offset = items[-1].end
+                most -= len(items)
         if not rolled:
             return
         number, offset = number + 1, len(MAGIC)
+
+
+def has_more(writer: Path, position: Position) -> bool:
+    """Whether anything may stand behind `position`: three system calls, where `read` maps a file.
+
+    It may say yes for bytes that are no frame, never no for one that is.
+    """
+    number, offset = position
+    try:
+        segment = os.open(writer / segment_name(number), os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        head = os.pread(segment, HEAD.size, offset)
+        foreign = offset == START.offset and os.pread(segment, len(MAGIC), 0) != MAGIC
+    finally:
+        os.close(segment)
+    return any(head) or foreign or (writer / segment_name(number + 1)).exists()
 
 
 def _map(path: Path) -> mmap.mmap | None:
@@ -91,21 +130,24 @@ def _map(path: Path) -> mmap.mmap | None:
         return None
 
 
-def _scan(segment: mmap.mmap, at: int, *, rolled: bool, dead: bool) -> Iterator[Frame | Damage]:
+def _scan(
+    segment: mmap.mmap, at: int, most: int, *, rolled: bool, dead: bool
+) -> list[Frame | Damage]:
     """Frames, and between them what a disk or a stranger has spoilt."""
-    if segment[: len(MAGIC)] != MAGIC:
+    if segment[: len(MAGIC)] != MAGIC and at == len(MAGIC):
         at = 0
-    while True:
-        for frame in frames(segment, at):
-            at = frame.end
-            yield frame
+    items: list[Frame | Damage] = []
+    while len(items) < most:
+        items += frames(segment, at, most - len(items))
+        at = items[-1].end if items else at
         end = after_damage(segment, at) if rolled or dead else None
         if end is None and rolled and any(segment[at : at + HEAD.size]):
             end = len(segment)  # a torn frame can only be a writer's very last
-        if end is None:
-            return
-        yield Damage(segment[at:end], at, end)
+        if end is None or len(items) >= most:
+            break
+        items.append(Damage(segment[at:end], at, end))
         at = end
+    return items
 
 
 def forget(writer: Path, done: Position, *, dead: bool) -> None:
