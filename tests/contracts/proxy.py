@@ -34,6 +34,11 @@ class StallingProxy:
             thread.join(30)
             assert not thread.is_alive(), "the client still holds its first connection"
 
+    @property
+    def asked(self) -> int:
+        """Connections so far."""
+        return len(self._serving)
+
     def cut(self) -> None:
         """End every connection there is."""
         for side in self._open:

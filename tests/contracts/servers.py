@@ -3,7 +3,9 @@
 import contextlib
 import os
 import pwd
+import resource
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -65,10 +67,11 @@ class Postgres:
         self.folder = folder
         self._bin = bin_dir
         # postgres refuses to run as root, as which containers like to run tests
-        self._user = "postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
+        self.user = "postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
         if os.getuid() == 0:
             shutil.chown(folder, "postgres")
-        self.url = f"postgresql:///postgres?host={folder}&user={self._user}"
+        self.url = f"postgresql:///postgres?host={folder}&user={self.user}"
+        self.socket = folder / ".s.PGSQL.5432"
         subprocess.run(
             [bin_dir / "initdb", "-D", folder / "data", "-A", "trust", "-N", "-E", "UTF8"],
             check=True, stdout=subprocess.DEVNULL, user=self._run_as,
@@ -77,13 +80,19 @@ class Postgres:
 
     @property
     def _run_as(self) -> str | None:
-        return self._user if os.getuid() == 0 else None
+        return self.user if os.getuid() == 0 else None
 
-    def start(self) -> "subprocess.Popen[bytes]":
+    def start(self, *, largest_file_bytes: int | None = None) -> "subprocess.Popen[bytes]":
+        """`largest_file_bytes`: a file that would grow beyond is refused, as on a full disk."""
+
+        def limited() -> None:
+            if largest_file_bytes is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file_bytes,) * 2)
+
         process = subprocess.Popen(
             [self._bin / "postgres", "-D", self.folder / "data", "-k", self.folder,
              "-c", "listen_addresses=", "-c", "fsync=off"],
-            stderr=subprocess.PIPE, user=self._run_as,
+            stderr=subprocess.PIPE, user=self._run_as, preexec_fn=limited,
         )  # fmt: skip
         assert process.stderr
         for line in process.stderr:
@@ -91,6 +100,11 @@ class Postgres:
                 break
         self.process = process
         return process
+
+    def stop(self) -> None:
+        """In order, but without waiting for its clients."""
+        self.process.send_signal(signal.SIGINT)
+        self.process.communicate()
 
     def kill(self) -> None:
         """As a crash; its children go when they notice."""
@@ -107,8 +121,7 @@ def postgres(bin_dir: Path) -> Iterator[Postgres]:
     try:
         yield server
     finally:
-        server.process.terminate()
-        server.process.communicate()
+        server.stop()
         for _ in range(50):
             with contextlib.suppress(OSError):
                 shutil.rmtree(folder)

@@ -112,7 +112,7 @@ class PostgresStore:
         settings = SESSION | {"statement_timeout": str(int(self._timeout_s * 1000))}
         try:
             return await self._asyncpg.connect(self._url, server_settings=settings)
-        except ValueError:  # its text may quote a part of the password
+        except (ValueError, LookupError, TypeError):  # the text may quote a part of the password
             raise StoreError(f"{LOST}: {NO_URL}") from None
 
     def _wait(self, work: Coroutine[Any, Any, T], within_s: float) -> T:
