@@ -76,6 +76,11 @@ class Worker:
         self._authorizer: Authorizer | None = None
         self._waiting: dict[str, list[asyncio.Future[Backend | None]]] = {}
 
+    @property
+    def shadows(self) -> int:
+        """Calls of our own beside those of clients: waiting or in flight."""
+        return self._shadows.pending if self._shadows is not None else 0
+
     async def run(self) -> None:
         """Serve until drained; a lost supervisor is a reason to drain."""
         try:

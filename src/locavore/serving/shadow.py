@@ -41,10 +41,11 @@ if TYPE_CHECKING:
     from locavore.serving.snapshot import Target
     from locavore.serving.watching import Watched
 
-AT_ONCE = 4
+AT_ONCE = 8
 """Shadows in flight per worker; at home, one per server."""
-QUEUE = 64
-"""More are not asked: what is drawn is independent of the answer, so they are missed at random."""
+QUEUE = 128
+"""That wait for a model at home, and as many for the cloud. More are not asked: what is drawn is
+independent of the answer, so they are missed at random."""
 WAIT_S = 300.0
 """For a model at home to become free."""
 TRIES = 2
@@ -109,7 +110,9 @@ class Shadows:
 
     def served(self, call: Watched) -> None:
         backend = _other(call)
-        if backend is None or self._closed or len(self._waiting) >= QUEUE:
+        if backend is None or self._closed:
+            return
+        if sum(s.backend.place.local is backend.place.local for s in self._waiting) >= QUEUE:
             return
         self._waiting.append(Shadow(call, backend, self._pipeline.mono()))
         self._go_on()

@@ -119,14 +119,22 @@ class RunningGateway:
             db.close()
         return [msgspec.msgpack.decode(body, type=CallRecord) for (body,) in rows]
 
-    def wait_for_records(self, count: int, limit_s: float = START_S) -> list[CallRecord]:
+    def wait_for_records(self, count: int) -> list[CallRecord]:
         """`records`, once there are that many: what stands beside a call is written after it."""
+        self.wait_until(lambda: len(self.records()) >= count)
+        return self.records()
+
+    def wait_for_shadows(self) -> None:
+        """Return once every explored call has its other answer, or will have none."""
+        self.wait_until(lambda: self._worker.shadows == 0)
+
+    def wait_until(self, holds: Callable[[], bool], limit_s: float = 3 * START_S) -> None:
+        """Return once it holds. Raises TimeoutError."""
         end_s = time.monotonic() + limit_s
-        while len(found := self.records()) < count:
+        while not holds():
             if time.monotonic() > end_s:
-                raise TimeoutError(f"{len(found)} of {count} records within {limit_s} s")
-            time.sleep(0.02)
-        return found
+                raise TimeoutError(f"not within {limit_s} s")
+            time.sleep(0.05)
 
     # -- the thread ---------------------------------------------------------------------------
 
@@ -150,8 +158,8 @@ class RunningGateway:
         ours, theirs = socket.socketpair()
         self._channel = await Channel.over(ours)
         other_end = await Channel.over(theirs)
-        worker = Worker(other_end, listener, home=self.home, workers=1, clock=self._clock)
-        running = asyncio.ensure_future(worker.run())
+        self._worker = Worker(other_end, listener, home=self.home, workers=1, clock=self._clock)
+        running = asyncio.ensure_future(self._worker.run())
         self._inventory = Inventory(self._config(), self._env, tell=self.messages.append)
         self._loaded = asyncio.Event()
         listening = asyncio.ensure_future(self._listen())
