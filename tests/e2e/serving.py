@@ -93,7 +93,10 @@ class Serving:
         self.port = 0
 
     def configure(self, config: str) -> None:
-        (self.home / "config.toml").write_text(config, encoding="utf-8")
+        """Replaced whole: the gateway looks once a second and must not find half of it."""
+        part = self.home / "config.toml.part"
+        part.write_text(config, encoding="utf-8")
+        part.replace(self.home / "config.toml")
 
     def __enter__(self) -> Self:
         with self._out.open("wb") as out, self._err.open("wb") as err:

@@ -87,6 +87,7 @@ class Supervisor:
         self._snapshot: Snapshot | None = None
         self._stopping = asyncio.Event()
         self._publishing = asyncio.Lock()
+        self._reloading = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._lock: TextIO | None = None
         self._ingester: Ingester | None = None
@@ -117,6 +118,7 @@ class Supervisor:
         await asyncio.to_thread(self._upkeep.keys_changed)
         await self._publish()
         self._write_status()
+        self._heed_signals()  # before anybody is told that it serves
         loops = (self._watch(), self._keep(), self._keep_promises(), self._alert(), self._reprice())
         for work in loops:
             self._background(work)
@@ -150,12 +152,14 @@ class Supervisor:
 
     async def run(self) -> None:
         """Until SIGTERM or Ctrl-C; then drain. A second signal ends at once."""
+        await self._stopping.wait()
+        await self._close()
+
+    def _heed_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop_signal)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._background(self.reload()))
-        await self._stopping.wait()
-        await self._close()
 
     def _stop_signal(self) -> None:
         if self._stopping.is_set():
@@ -176,6 +180,10 @@ class Supervisor:
 
     async def reload(self) -> None:
         """Read the configuration again; a bad one is told and the old one stays."""
+        async with self._reloading:  # a signal and the changed file may ask for it at once
+            await self._reload()
+
+    async def _reload(self) -> None:
         flags = {
             "host": self.config.server.host,
             "port": self.config.server.port,
