@@ -14,11 +14,20 @@ from locavore.ledger.database import Database
 from locavore.ledger.journal import journal_dir
 from locavore.ledger.sqlite import position_of, store_path, transaction, translated
 from locavore.ledger.store import open_store
-from locavore.ledger.tail import first_position, forget, has_more, is_dead, read, writer_dirs
+from locavore.ledger.tail import (
+    Position,
+    first_position,
+    forget,
+    has_more,
+    is_dead,
+    read,
+    writer_dirs,
+)
 
 BATCH = 4096
-"""Records in one transaction: its fixed cost vanishes, and other processes wait 20 ms at most."""
-INTERVAL_S = 0.25
+"""Records in one transaction: its fixed cost vanishes, and others wait 0.1 s for it at most."""
+INTERVAL_S = 1.0
+"""Whoever asks for a report or a decision reads the journal first and need not wait for this."""
 log = logging.getLogger(__name__)
 
 
@@ -41,6 +50,8 @@ class Ingester:
         self._batch = batch
         self._interval_s = interval_s
         self._opened: Database | None = None
+        self._read_to: dict[str, Position] = {}
+        """Writer -> where its journal was read to here; another process may be further."""
         self._running = threading.Lock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -61,6 +72,9 @@ class Ingester:
 
     def _drain(self, writer: Path) -> int:
         dead = is_dead(writer)  # before the last read, or a last frame could be missed
+        known = self._read_to.get(writer.name)
+        if known is not None and not dead and not has_more(writer, known):
+            return 0  # as usual when nobody calls: the store is not even asked
         count = 0
         while (taken := self._take(writer, dead)) == self._batch:
             count += taken
@@ -68,6 +82,10 @@ class Ingester:
         done = position_of(self._db, writer.name)
         if dead or done is not None:
             forget(writer, done or first_position(writer), dead=dead)
+        if dead:
+            self._read_to.pop(writer.name, None)
+        else:
+            self._read_to[writer.name] = done or first_position(writer)
         return count
 
     def _take(self, writer: Path, dead: bool) -> int:

@@ -71,11 +71,6 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     guessed_baseline_usd: Decimal = Decimal(0)
     """Of `baseline_usd`: calls of other backends whose tokens are our estimate."""
 
-    @property
-    def saved_usd(self) -> Decimal:
-        """Over the compared calls only, every attempt of theirs paid. Negative: we paid more."""
-        return self.baseline_usd - self.compared_cost_usd
-
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     by: str

@@ -105,15 +105,16 @@ def read(
 
 
 def has_more(writer: Path, position: Position) -> bool:
-    """Whether anything may stand behind `position`: three system calls, where `read` maps a file.
+    """Whether anything may stand behind `position`: a few system calls, where `read` maps a file.
 
-    It may say yes for bytes that are no frame, never no for one that is.
+    It may say yes for bytes that are no frame, never no for one that is. A segment that is gone is
+    a yes too: another process has read on and deleted it.
     """
     number, offset = position
     try:
         segment = os.open(writer / segment_name(number), os.O_RDONLY)
     except FileNotFoundError:
-        return False
+        return True
     try:
         head = os.pread(segment, HEAD.size, offset)
         foreign = offset == START.offset and os.pread(segment, len(MAGIC), 0) != MAGIC
