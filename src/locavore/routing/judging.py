@@ -16,11 +16,14 @@ import msgspec
 
 from locavore.core.backend import Backend
 from locavore.core.decision import Promised
+from locavore.core.errors import ConfigError
 from locavore.core.estimate import Estimate
 from locavore.core.request import Request
 from locavore.routing.asks import Asks
+from locavore.routing.estimators.pair import FLAT
 from locavore.routing.estimators.promised import Entry, Promises, Verdict, quality_of
 from locavore.routing.estimators.signals import Signals
+from locavore.routing.estimators.trunk import Reading, Trunk
 from locavore.routing.facts import task_of
 from locavore.routing.promise import Look, Promise
 from locavore.routing.reasons import code_of
@@ -39,6 +42,17 @@ _REMEMBERED = 256
 _Z = 1.96
 _PLAIN_SPREAD = 0.25
 """Variance of a call's gain where no evidence tells: that of a fair coin."""
+
+
+class Absent(Trunk):
+    """Stands where the shipped artifact is missing or broken: every reading fails."""
+
+    def __init__(self, reason: str) -> None:
+        self.answers = FLAT
+        self._reason = reason
+
+    def read(self, text: str) -> Reading:  # noqa: ARG002 - as `Trunk.read`
+        raise ConfigError([self._reason])
 
 
 class Judge:

@@ -14,6 +14,7 @@ from locavore.core.policy import Policy
 from locavore.core.ports import Timeouts
 from locavore.routing.estimators import trunk
 from locavore.routing.estimators.promised import Entry, Promises
+from locavore.routing.judging import Absent
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -132,14 +133,14 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def promised(self) -> Promises | None:
         """Ready to judge calls; reads the shipped artifact, so only where something is promised.
 
-        Without the artifact nothing is promised: calls are decided by priors (C112).
+        Without the artifact nothing stays local under a promise (C112).
         """
         if not self.promises:
             return None
         try:
             return Promises(trunk.load(), self.promises)
-        except ConfigError:
-            return None
+        except ConfigError as error:
+            return Promises(Absent(str(error)), self.promises)
 
     @property
     def limited(self) -> bool:
