@@ -15,6 +15,7 @@ from locavore.engines import probe
 from locavore.engines.ask import AskError
 from locavore.engines.embedded import EmbeddedEngine
 from locavore.engines.test_model import CALLING_TEMPLATE, tool_call, write_test_model
+from locavore.engines.truncation import truncated
 from locavore.engines.weights import InstalledModel, sha256_of
 
 if TYPE_CHECKING:
@@ -163,7 +164,8 @@ async def test_findings_are_kept_for_exactly_this_build(
         (1000, 5000, False),
         (1000, None, False),
         (0, 0, False),
+        (1000, 0, False),
     ],
 )
 def test_c40_the_rule(low: float, reported: int | None, cut: bool) -> None:
-    assert probe.truncated(low, reported) is cut
+    assert truncated(low, reported) is cut

@@ -76,11 +76,11 @@ async def test_a_doubtful_answer_escalates_and_the_client_sees_the_clouds_alone(
 ) -> None:
     stage = Stage(tmp_path, keeps=False)
     client = stage.serve(format_, stream=stream)
-    stage.answer(LOCAL, replies.chat("41"))
+    stage.answer(LOCAL, replies.chat("wrongly so"))
     assert not client.body
     stage.answer(CLOUD, cloud_says("42", stream=stream))
     assert text(client, format_, stream=stream) == "42"
-    assert b"41" not in client.body
+    assert b"wrongly" not in client.body
     assert client.headers["x-locavore-cascade"] == "escalated"
     assert client.headers["x-locavore-model"] == CLOUD
     assert client.headers["x-locavore-attempts"] == "2"
@@ -158,10 +158,10 @@ async def test_a_dead_cloud_leaves_a_sound_local_answer_and_says_so(
 ) -> None:
     stage = Stage(tmp_path, keeps=False, third=True, retry=ONE_TRY)
     client = stage.serve(stream=stream)
-    stage.answer(LOCAL, replies.chat("41"))
+    stage.answer(LOCAL, replies.chat("wrongly so"))
     stage.answer(CLOUD, replies.openai_error(503))
     assert client.status == 200
-    assert text(client, stream=stream) == "41"
+    assert text(client, stream=stream) == "wrongly so"
     assert client.headers["x-locavore-cascade"] == "cloud_failed"
     assert client.headers["x-locavore-model"] == LOCAL
     record = stage.record
@@ -199,7 +199,7 @@ async def test_when_all_fail_the_client_is_told_the_last_error(tmp_path: Path) -
 async def test_a_cloud_that_is_busy_is_asked_again(tmp_path: Path) -> None:
     stage = Stage(tmp_path, keeps=False)
     client = stage.serve()
-    stage.answer(LOCAL, replies.chat("41"))
+    stage.answer(LOCAL, replies.chat("wrongly so"))
     stage.answer(CLOUD, replies.openai_error(429, retry_after_ms="1"))
     await stage.reached(CLOUD, 2)
     stage.answer(CLOUD, replies.chat("42"))
@@ -212,12 +212,12 @@ async def test_c04_a_cloud_that_breaks_after_its_first_words_ends_the_stream_wit
 ) -> None:
     stage = Stage(tmp_path, keeps=False)
     client = stage.serve(stream=True)
-    stage.answer(LOCAL, replies.chat("41"))
+    stage.answer(LOCAL, replies.chat("wrongly so"))
     broken = replies.chat_stream(["Forty-"])
     stage.answer(CLOUD, Reply(broken.steps[:2], headers=broken.headers))
     found = events(client, "openai_chat", stream=True)
     assert isinstance(found[-1], Failure)
-    assert b"41" not in client.body
+    assert b"wrongly" not in client.body
     assert stage.record.outcome == "failed"
 
 
@@ -285,7 +285,7 @@ async def test_c11_a_client_that_leaves_cancels_whatever_runs(tmp_path: Path, du
     stage = Stage(tmp_path, keeps=agreed if sampled else False, samples=1 if sampled else 0)
     client = stage.serve(stream=True)
     if during != "local":
-        stage.answer(LOCAL, replies.chat("41"))
+        stage.answer(LOCAL, replies.chat("wrongly so"))
     running = stage.asked(CLOUD if during == "cloud" else LOCAL)[-1]
     assert client.listener is not None
     client.listener.on_disconnect()
@@ -321,7 +321,7 @@ async def test_samples_are_asked_in_doubt_only_and_differently_each_time(tmp_pat
 async def test_samples_that_disagree_send_the_call_to_the_cloud(tmp_path: Path) -> None:
     stage = Stage(tmp_path, keeps=agreed, samples=1)
     client = stage.serve()
-    stage.answer(LOCAL, replies.chat("41"))
+    stage.answer(LOCAL, replies.chat("wrongly so"))
     stage.answer(LOCAL, replies.chat("40"))
     stage.answer(CLOUD, replies.chat("42"))
     assert text(client) == "42"
@@ -414,7 +414,7 @@ async def test_c112_a_promise_that_breaks_sends_the_call_to_the_cloud(tmp_path: 
 
     stage = Stage(tmp_path, keeps=broken)
     client = stage.serve()
-    stage.answer(LOCAL, replies.chat("41"))
+    stage.answer(LOCAL, replies.chat("wrongly so"))
     stage.answer(CLOUD, replies.chat("42"))
     assert text(client) == "42"
 

@@ -19,6 +19,7 @@ import msgspec
 
 from locavore.core.backend import Backend, Capability
 from locavore.engines.ask import Answer, AskError, ask
+from locavore.engines.truncation import truncated
 
 WORD = " apple"
 """Filler: one token, or a constant number of them, in every tokenizer."""
@@ -43,16 +44,6 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     prefill_tokens_s: float | None = None
     notes: tuple[str, ...] = ()
     as_of: str = ""
-
-
-def truncated(expected_tokens_low: float, reported_prompt_tokens: int | None) -> bool:
-    """Whether an engine dropped part of a prompt and answered all the same.
-
-    It must have read at least the low end of what the prompt can be; one that reports fewer has
-    not seen all of it. A count that is missing proves nothing. Cached tokens are part of the
-    report, so reuse of a prefix does not look like a cut.
-    """
-    return reported_prompt_tokens is not None and reported_prompt_tokens < expected_tokens_low
 
 
 class Probe:

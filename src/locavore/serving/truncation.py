@@ -4,6 +4,7 @@ from locavore.core.backend import Backend
 from locavore.core.decision import Decision
 from locavore.core.errors import Fault, UpstreamError
 from locavore.core.money import Usage
+from locavore.engines.truncation import truncated
 
 
 def truncated_by(decision: Decision, backend: Backend, usage: Usage | None) -> UpstreamError | None:
@@ -13,10 +14,10 @@ def truncated_by(decision: Decision, backend: Backend, usage: Usage | None) -> U
     accuses nobody. Clouds refuse what is too long and count in units of their own; only engines
     we host are checked.
     """
-    if usage is None or not usage.input_tokens:
-        return None  # zero is an engine that does not count, not one that cut
+    if usage is None or not backend.place.local:
+        return None
     expected = decision.facts.input_tokens.low
-    if usage.input_tokens >= expected or not backend.place.local:
+    if not truncated(expected, usage.input_tokens):
         return None
     return UpstreamError(
         f"{backend.id} read only {usage.input_tokens} of at least {expected:.0f} prompt tokens "
