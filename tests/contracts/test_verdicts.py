@@ -10,13 +10,15 @@ import pytest
 
 from locavore.core.decision import Explored
 from locavore.core.errors import RequestError
+from locavore.ledger import kept_answers, retention
 from locavore.ledger.books import verify
 from locavore.ledger.database import Database
 from locavore.ledger.journal import SegmentJournal
+from locavore.ledger.kept_answers import KeptAnswer
 from locavore.ledger.query import open_current, report
 from locavore.ledger.verdicts import Place, Verdict, VerdictStore, explored, find, news
 from tests.contracts.test_ledger_stores import url as url  # the fixture
-from tests.ledger.records import attempt, call, decision, usd
+from tests.ledger.records import NOON_S, attempt, call, decision, usd
 
 PAIR = Explored(local="home/small", cloud="cloud/big", promise="p1")
 CLOUD: dict[str, Any] = {
@@ -168,6 +170,23 @@ def test_neither_of_the_pair_served_it_so_it_is_no_evidence(
     journal.close()
     with contextlib.closing(open_current(tmp_path, url)) as db:
         assert list(explored(db)) == []
+
+
+@pytest.mark.parametrize(("erased", "left"), [(True, 0), (False, 3)])
+def test_c95_other_answers_go_with_the_person_and_with_retention(
+    tmp_path: Path, url: str | None, erased: bool, left: int
+) -> None:
+    write(tmp_path, 3)
+    for k in range(3):
+        kept = KeptAnswer(id=f"d{k}", backend="cloud/big", text="x", until_s=2**40)
+        kept_answers.save(tmp_path, kept)
+    with contextlib.closing(open_current(tmp_path, url)) as db:
+        touched = retention.erase(db, user="ann" if erased else "bob", home=tmp_path)
+        assert touched == (3 if erased else 0)  # a shadow's record carries no user here
+        assert len(list((tmp_path / "shadows").iterdir())) == left
+        retention.prune(db, before_s=NOON_S + 1, home=tmp_path)
+        assert list((tmp_path / "shadows").iterdir()) == []
+        assert len(list(explored(db))) == 3, "scores name nobody"
 
 
 def test_c69_shadows_are_attempts_and_costs_but_no_calls_of_clients(

@@ -172,9 +172,10 @@ Examples:
 @ledger_url_option
 @home_option
 def drop_records(before: float, url: str | None, home: Path) -> None:
-    """Delete the whole records of old calls. Amounts, tokens and times stay."""
+    """Delete the whole records of old calls, and other answers kept to judge them. Amounts, tokens
+    and times stay."""
     with closing(open_current(home, url)) as db, translated(store_path(home)):
-        click.echo(f"{prune(db, before_s=before):,} records deleted")
+        click.echo(f"{prune(db, before_s=before, home=home):,} records deleted")
 
 
 @command.command(
@@ -190,11 +191,12 @@ Examples:
 @ledger_url_option
 @home_option
 def erase_person(user: str | None, session: str | None, url: str | None, home: Path) -> None:
-    """Erase a person: their records and their name. Amounts stay, without it."""
+    """Erase a person: their records, their name, and other answers kept to judge their calls.
+    Amounts stay, without the name."""
     if (user is None) == (session is None):
         raise click.UsageError("give either --user or --session")
     with closing(open_current(home, url)) as db, translated(store_path(home)):
-        click.echo(f"{erase(db, user=user, session=session):,} calls touched")
+        click.echo(f"{erase(db, user=user, session=session, home=home):,} calls touched")
 
 
 @command.command(

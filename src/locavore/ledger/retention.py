@@ -8,7 +8,9 @@ lock do not grow with the ledger.
 
 import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 
+from locavore.ledger import kept_answers
 from locavore.ledger.database import Database
 from locavore.ledger.sqlite import transaction
 
@@ -16,9 +18,15 @@ STEP = 2000
 """Calls looked at in one transaction."""
 
 
-def prune(db: Database, *, before_s: float) -> int:
-    """Delete the whole records of calls that started before `before_s`; how many those were."""
+def prune(db: Database, *, before_s: float, home: Path | None = None) -> int:
+    """Delete the whole records of calls that started before `before_s`; how many those were.
+
+    `home`: where other answers to these calls are kept, which go too.
+    """
     before_ms = int(before_s * 1000)
+    if home is not None:
+        old = db.execute("SELECT id FROM explored WHERE started_ms < ?", (before_ms,)).fetchall()
+        kept_answers.drop(home, (id_ for (id_,) in old))
     return sum(
         _count(
             db,
@@ -30,16 +38,24 @@ def prune(db: Database, *, before_s: float) -> int:
     )
 
 
-def erase(db: Database, *, user: str | None = None, session: str | None = None) -> int:
+def erase(
+    db: Database, *, user: str | None = None, session: str | None = None, home: Path | None = None
+) -> int:
     """Delete what could identify a user or a session; how many calls that touched (C95).
 
-    The calls' amounts stay, without the name. Raises ValueError when neither is given.
+    The calls' amounts stay, without the name. `home`: where other answers to these calls are kept,
+    which go too. Raises ValueError when neither a user nor a session is given.
     """
     if user is None and session is None:
         raise ValueError("erase needs a user or a session")
     which, value = ("user", user) if user is not None else ("session", session)
     if isinstance(db, sqlite3.Connection):
         db.execute("PRAGMA secure_delete = ON")  # freed pages are overwritten
+    if home is not None:
+        sql = (
+            f"SELECT calls.id FROM calls JOIN explored ON explored.id = calls.id WHERE {which} = ?"  # noqa: S608
+        )
+        kept_answers.drop(home, (id_ for (id_,) in db.execute(sql, (value,)).fetchall()))
     count = sum(_erase_step(db, which, str(value), *step) for step in _steps(db))
     if isinstance(db, sqlite3.Connection):
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the log still has the old pages
