@@ -36,6 +36,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     used: tuple[str, ...] = ()
     """Backends that have served since the last status."""
     breakers: dict[str, dict[str, str]] = {}
+    refusals: dict[str, int] = {}
+    """Calls turned away since this worker started, by the code of their error."""
     store_error: str | None = None
 
 

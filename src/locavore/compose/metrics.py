@@ -206,6 +206,10 @@ def _live(status: dict[str, Any]) -> Iterator[str]:
     yield _sample("workers", {}, len(workers))
     yield from _head("inflight_requests", "gauge", "Calls being served.")
     yield _sample("inflight_requests", {}, sum(w.get("inflight", 0) for w in workers))
+    about = "Calls turned away before anybody was asked, by the code of their error."
+    yield from _head("refusals_total", "counter", about)
+    for code, count in sorted(status.get("refusals", {}).items()):
+        yield _sample("refusals_total", {"code": code}, count)
     yield from _head("breaker_state", "gauge", "Workers that leave a target alone now.")
     opened: dict[tuple[str, str], int] = {}
     for worker in workers:

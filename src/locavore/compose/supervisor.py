@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import TextIO
@@ -90,6 +91,8 @@ class Supervisor:
         self._reloading = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._lock: TextIO | None = None
+        self._refusals: Counter[str] = Counter()
+        """Of workers that have ended."""
         self._ingester: Ingester | None = None
         self.port = config.server.port
         self.inventory = Inventory(config, env, tell=tell, changed=self._inventory_changed)
@@ -265,6 +268,9 @@ class Supervisor:
         code = worker.process.poll() if worker.process else None
         pause_s = min(RESTART_MAX_S, RESTART_MIN_S * 2**worker.restarts)
         worker.restarts += 1
+        if worker.status is not None:
+            self._refusals.update(worker.status.refusals)
+            worker.status = None
         self._tell(f"worker {worker.index} ended (status {code}); another starts in {pause_s} s")
         await asyncio.sleep(pause_s)
         await self._spawn(worker)
@@ -274,6 +280,7 @@ class Supervisor:
     def _write_status(self) -> None:
         """What metrics and doctor read: one file, replaced whole."""
         statuses = [w.status for w in self._workers if w.status is not None]
+        refusals = sum((Counter(status.refusals) for status in statuses), self._refusals)
         ingestion = self._ingester.failure if self._ingester else None
         stores = self._upkeep.failures | ({"ledger": ingestion} if ingestion else {})
         data = msgspec.json.encode(
@@ -281,6 +288,7 @@ class Supervisor:
                 "pid": os.getpid(),
                 "port": self.port,
                 "workers": statuses,
+                "refusals": refusals,
                 "engines": self.inventory.states(),
                 "ingestion": ingestion,
                 "stores": stores,

@@ -232,6 +232,7 @@ class Worker:
                 inflight=pipeline.inflight,
                 used=tuple(pipeline.used),
                 breakers=pipeline.breakers.states(pipeline.mono()),
+                refusals=dict(pipeline.refusals),
                 store_error=pipeline.store_error.message if pipeline.store_error else None,
             )
         )

@@ -8,7 +8,6 @@ from locavore.gateway.exchange import Exchange, Handler
 from locavore.gateway.keys import KeyCheck, for_calls
 from locavore.gateway.server import Routes
 from locavore.privacy.labels import header_labels
-from locavore.serving import replying
 from locavore.serving.pipeline import PLAIN, Envelope, Pipeline
 
 FORMAT_BY_PATH: dict[bytes, str] = {
@@ -43,7 +42,7 @@ def _handler(pipeline: Pipeline, keys: Callable[[], KeyCheck], request_format: s
             sent = envelope(head.headers, check)
             for_calls(sent.grant)
         except LocavoreError as error:
-            exchange.respond(*replying.error_for(request_format, error, pipeline.next_id()))
+            pipeline.turn_away(request_format, error, pipeline.next_id(), exchange)
             return
         if sent.grant is None or sent.grant.expires_s is None:
             head.memo = (check, sent)

@@ -7,6 +7,7 @@
 import asyncio
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 import msgspec
@@ -172,6 +173,8 @@ class Pipeline:
         self._active: set[ServedCall] = set()
         self.used: set[str] = set()
         """Backends that have served a call here."""
+        self.refusals: Counter[str] = Counter()
+        """Calls turned away since this worker started, by the code of their error."""
         self.watcher: Watcher | None = None
         """Who learns of served calls, beside their path; set once, before the first call."""
         self.store_error: StoreError | None = None
@@ -211,7 +214,7 @@ class Pipeline:
             if envelope is not PLAIN:
                 request = sealed(request, envelope)
         except LocavoreError as error:
-            reply.respond(*replying.error_for(request_format, error, id_))
+            self.turn_away(request_format, error, id_, reply)
             return
         arrival = Arrival(id_, request, reply, envelope, started_s, started_mono_s)
         unlearned = self.state.router.unlearned(request.model)
@@ -220,6 +223,12 @@ class Pipeline:
             asked.add_done_callback(lambda found: self._learned(found, arrival))
             return
         self._begin(arrival)
+
+    def turn_away(self, request_format: str, error: LocavoreError, id_: str, reply: Reply) -> None:
+        """Answer a call that nobody was asked to serve: it costs nothing, so it is counted, and
+        booked only where a decision was made."""
+        self.refusals[error.code or error.type] += 1
+        reply.respond(*replying.error_for(request_format, error, id_))
 
     def _learned(self, found: "asyncio.Future[Backend | None]", arrival: Arrival) -> None:
         if not found.cancelled() and (backend := found.result()) is not None:
@@ -234,7 +243,7 @@ class Pipeline:
             self.journal.ensure_room()
             self.admission.begin()
         except LocavoreError as error:
-            reply.respond(*replying.error_for(request.format, error, arrival.id))
+            self.turn_away(request.format, error, arrival.id, reply)
             return
         try:
             if self.limits is None:
@@ -245,7 +254,7 @@ class Pipeline:
         except LocavoreError as error:
             self.admission.end()
             self._refused(error, arrival)
-            reply.respond(*replying.error_for(request.format, error, arrival.id))
+            self.turn_away(request.format, error, arrival.id, reply)
             return
         if request.format == "anthropic_count_tokens" and not plan[0].can(Capability.COUNT_TOKENS):
             self.admission.end()
