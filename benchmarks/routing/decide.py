@@ -23,6 +23,7 @@ from locavore.core.estimate import Estimate
 from locavore.core.money import FREE, Price, Rate
 from locavore.core.policy import Policy, Require, Rule, When
 from locavore.core.request import Request
+from locavore.routing.conversation import Talk
 from locavore.routing.router import Router
 from locavore.wire.formats import FORMATS
 
@@ -80,7 +81,7 @@ def request(model: str, labels: frozenset[str] = frozenset()) -> Request:
 
 def decision(policy: Policy, asked: Request) -> Callable[[], object]:
     router = Router(policy, FLEET)
-    return lambda: router.decide(asked, decision_id="bench", ask=CHAT.ask)
+    return lambda: router.decide(asked, decision_id="bench", talk=Talk(asked, CHAT.turns))
 
 
 def records(count: int) -> Callable[[], object]:
@@ -125,7 +126,7 @@ def measure() -> dict[str, float]:
         "records_1_us": cpu_us(records(1)),
         "named_us": cpu_us(decision(PLAIN, request("home/large"))),
         "records_6_us": cpu_us(records(6)),
-        "ask_us": cpu_us(lambda: CHAT.ask(auto.body)),
+        "ask_us": cpu_us(lambda: Talk(auto, CHAT.turns).read()),
         "auto_6_us": cpu_us(decision(PLAIN, auto)),
         "auto_6_rules_us": cpu_us(decision(RULES, auto)),
         "auto_6_labelled_us": cpu_us(decision(RULES, health)),

@@ -119,8 +119,8 @@ def test_prompt_bytes_count_text_and_not_pictures() -> None:
         (EMBEDDINGS, json.dumps({"model": "m", "input": ["hi"]}).encode()),
     ],
 )
-def test_the_ask_is_the_last_user_text(fmt: Any, body: bytes) -> None:
-    assert fmt.ask(body) == "hi"
+def test_the_turns_tell_who_said_what(fmt: Any, body: bytes) -> None:
+    assert next(turn.text for turn in fmt.turns(body) if turn.role == "user") == "hi"
 
 
 BAD_BODIES: list[tuple[str, bytes, str | None]] = [

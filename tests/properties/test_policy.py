@@ -13,6 +13,7 @@ from locavore.core.estimate import Estimate
 from locavore.core.money import Price, Rate
 from locavore.core.policy import QUALITY_FLOOR, Policy, Require, Rule, When
 from locavore.core.request import Request
+from locavore.routing.conversation import said
 from locavore.routing.decide import decide, refusal
 from locavore.routing.quality import Priors
 from locavore.routing.reasons import CODES, EXCLUDES, code_of
@@ -140,7 +141,8 @@ def run(
     fleet: tuple[Backend, ...], policy: Policy, request: Request, ask: str = "hello", **options: Any
 ) -> Decision:
     router = Router(policy, fleet)
-    return router.decide(asked_of(fleet, request), decision_id="d", ask=lambda _: ask, **options)
+    asked = asked_of(fleet, request)
+    return router.decide(asked, decision_id="d", talk=said(asked, ask), **options)
 
 
 def usable(decision: Decision) -> set[str]:
@@ -153,7 +155,7 @@ def test_every_candidate_is_accounted_for(
 ) -> None:
     router = Router(policy, fleet)
     asked = asked_of(fleet, request)
-    found = router.decide(asked, decision_id="d", ask=lambda _: "hello", unavailable=down)
+    found = router.decide(asked, decision_id="d", talk=said(asked, "hello"), unavailable=down)
     candidates = [c.id for c in router.route(asked.model).candidates]
     assert sorted(c.id for c in found.considered) == sorted(candidates)
     verdicts = {c.id: c.verdict for c in found.considered}
@@ -204,7 +206,11 @@ def test_c110_c111_the_same_input_gives_the_same_decision_on_every_path(
     busy = Router(policy, fleet)
     for request in asked * 2:
         request = asked_of(fleet, request)
-        options: dict[str, Any] = {"decision_id": "d", "ask": lambda _: "hi", "unavailable": down}
+        options: dict[str, Any] = {
+            "decision_id": "d",
+            "talk": said(request, "hi"),
+            "unavailable": down,
+        }
         live = busy.decide(request, **options)
         assert live == Router(policy, fleet).decide(request, **options)
         route = busy.route(request.model)

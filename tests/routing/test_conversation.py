@@ -17,7 +17,7 @@ from locavore.core.policy import Policy, Routing
 from locavore.core.ports import Home
 from locavore.core.request import Request, Turn
 from locavore.ledger.conversations import FileHomes
-from locavore.routing.conversation import Talk, answered, mark_of
+from locavore.routing.conversation import Talk, answered, mark_of, said
 from locavore.routing.router import Router
 from locavore.wire.formats import FORMATS
 from tests.routing.test_decide import backend
@@ -206,7 +206,7 @@ def test_tries_that_fail_cost() -> None:
     router = Router(POLICY, (one, two))
 
     def decide(**more: Any) -> Decision:
-        return router.decide(request, decision_id="d", ask=lambda _: "hi", **more)
+        return router.decide(request, decision_id="d", talk=said(request, "hi"), **more)
 
     assert decide().chosen == one.id
     failing = decide(failure_rates={one.id: 0.5})

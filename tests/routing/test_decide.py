@@ -13,7 +13,8 @@ from locavore.core.errors import RequestError
 from locavore.core.estimate import Estimate
 from locavore.core.money import Price, Rate
 from locavore.core.policy import Policy, Require, Rule, When
-from locavore.core.request import Request
+from locavore.core.request import Request, Turn
+from locavore.routing.conversation import Talk, said
 from locavore.routing.decide import refusal
 from locavore.routing.reasons import CODES, code_of
 from locavore.routing.router import Router
@@ -64,7 +65,7 @@ def decide(
     **options: Any,
 ) -> Decision:
     router = Router(policy, backends)
-    return router.decide(asked, decision_id="d", ask=lambda _: "hello", **options)
+    return router.decide(asked, decision_id="d", talk=said(asked, "hello"), **options)
 
 
 def with_rule(policy: Policy = ROUTE, **require: Any) -> Policy:
@@ -182,7 +183,7 @@ def test_a_baseline_only_a_wildcard_serves_competes() -> None:
     template = msgspec.structs.replace(BIG, id="openai/*", provider="openai", model="*")
     policy = Policy(stage="observe", baseline="openai/gpt-9")
     router = Router(policy, (WEAK,), wildcards={"openai": template})
-    found = router.decide(request(), decision_id="d", ask=lambda _: "hi")
+    found = router.decide(request(), decision_id="d", talk=said(request(), "hi"))
     assert found.chosen == "openai/gpt-9"
     assert router.backend("openai/gpt-9").model == "gpt-9"
 
@@ -477,16 +478,18 @@ def test_rules_that_look_at_the_task_work_for_named_backends() -> None:
     )
     router = Router(policy, ALL)
     asked = request("cloud/big")
-    code = router.decide(asked, decision_id="d", ask=lambda _: "debug this python")
+    code = router.decide(asked, decision_id="d", talk=said(asked, "debug this python"))
     assert code.chosen is None
-    assert router.decide(asked, decision_id="d", ask=lambda _: "hello").chosen == "cloud/big"
+    hello = router.decide(asked, decision_id="d", talk=said(asked, "hello"))
+    assert hello.chosen == "cloud/big"
 
 
 def test_a_named_model_does_not_pay_for_the_ask() -> None:
-    def unread(_: bytes) -> str:
+    def unread(_: bytes) -> list[Turn]:
         raise AssertionError("read the ask of a call that named its model")
 
-    found = Router(ROUTE, ALL).decide(request("cloud/big"), decision_id="d", ask=unread)
+    asked = request("cloud/big")
+    found = Router(ROUTE, ALL).decide(asked, decision_id="d", talk=Talk(asked, unread))
     assert (found.chosen, found.facts.task) == ("cloud/big", "unread")
 
 

@@ -11,6 +11,7 @@ from locavore.core.backend import Backend, Place
 from locavore.core.decision import Decision, Explored
 from locavore.core.money import Price, Rate
 from locavore.core.policy import Policy, Require, Rule, When
+from locavore.routing.conversation import Talk
 from locavore.routing.estimators import trunk
 from locavore.routing.estimators.promised import Entry, Promises
 from locavore.routing.explore import draws
@@ -87,7 +88,7 @@ def decided(router: Router, id_: str = "d", model: str = "auto", **more: Any) ->
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": "ask 9"}]})
     fmt = FORMATS["openai_chat"]
     request = msgspec.structs.replace(fmt.request(body.encode()), labels=labels)
-    return router.decide(request, decision_id=id_, ask=fmt.ask, **more)
+    return router.decide(request, decision_id=id_, talk=Talk(request, fmt.turns), **more)
 
 
 def test_whichever_side_serves_the_pair_is_explored(entry: Entry) -> None:

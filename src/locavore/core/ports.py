@@ -127,10 +127,6 @@ class WireFormat(Protocol):
         """One typed decode; raises RequestError naming the field and the value."""
         ...
 
-    def ask(self, body: bytes) -> str:
-        """Text of the last user message, cut to a bounded length, for task rules."""
-        ...
-
     def turns(self, body: bytes) -> list[Turn]:
         """The conversation without instructions, for judging a call and knowing it again."""
         ...

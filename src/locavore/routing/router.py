@@ -3,7 +3,7 @@
 The live path, `POST /v1/route` and `locavore route` all call `Router.decide`.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -14,7 +14,7 @@ from locavore.core.errors import RequestError
 from locavore.core.policy import Policy, Require
 from locavore.core.request import Request
 from locavore.routing.asks import Asks
-from locavore.routing.conversation import Talk, mark_of, said
+from locavore.routing.conversation import Talk, mark_of
 from locavore.routing.decide import choose
 from locavore.routing.estimators.promised import Promises, Verdict
 from locavore.routing.estimators.signals import Signals
@@ -145,7 +145,6 @@ class Router:
         request: Request,
         *,
         decision_id: str,
-        ask: Callable[[bytes], str] | None = None,
         talk: Talk | None = None,
         session_labels: frozenset[str] = frozenset(),
         unavailable: Mapping[str, str] | None = None,
@@ -156,18 +155,14 @@ class Router:
     ) -> Decision:
         """The decision; `chosen` is None when nothing is allowed (`decide.refusal` explains).
 
-        `talk` is the conversation, or `ask` reads the last user message from the body; either is
-        read only when deciding needs it. `given`: the state of a recorded decision, in place of
-        what the arguments say of it (C110).
+        `talk`, the conversation, is read only when deciding needs it. `given`: the state of a
+        recorded decision, in place of what the arguments say of it (C110).
         Raises RequestError: 404 for an unknown model, 400 for an unknown label.
         """
         route = self._routes.get(request.model) or self.route(request.model)
         asks, home, cached_share = None, None, 0.0
-        if route.reads_ask:
-            if talk is None and ask is not None:
-                talk = said(request, ask)
-            if talk is not None:
-                asks, home, cached_share = self._home(talk)
+        if talk is not None and route.reads_ask:
+            asks, home, cached_share = self._home(talk)
         facts = measure(request, self.policy, asks=asks, session_labels=session_labels)
         if given is None:
             call = Call(

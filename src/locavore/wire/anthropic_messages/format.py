@@ -13,7 +13,6 @@ from locavore.wire.anthropic_messages.reader import MessagesReader, read_answer
 from locavore.wire.anthropic_messages.request import (
     COUNT_NAME,
     NAME,
-    read_ask,
     read_count_request,
     read_request,
     read_turns,
@@ -34,9 +33,6 @@ class AnthropicMessages:
 
     def request(self, body: bytes) -> Request:
         return read_request(body)
-
-    def ask(self, body: bytes) -> str:
-        return read_ask(body)
 
     def turns(self, body: bytes) -> list[Turn]:
         return read_turns(body)

@@ -9,7 +9,7 @@ from locavore.core.errors import RequestError
 from locavore.core.request import Request, Turn
 from locavore.wire.decoding import decode_object, decode_request, encode
 from locavore.wire.labelling import read_marks
-from locavore.wire.openai_chat.request import ASK_CHARS, present, size, text_bytes
+from locavore.wire.openai_chat.request import present, size, text_bytes
 
 NAME = "anthropic_messages"
 COUNT_NAME = "anthropic_count_tokens"
@@ -182,14 +182,6 @@ def _signed(message: dict[str, Any]) -> dict[str, Any]:
         return message
     kept = [b for b in content if b.get("type") != "thinking" or b.get("signature")]
     return {**message, "content": kept or [{"type": "text", "text": "…"}]}
-
-
-def read_ask(body: bytes) -> str:
-    """Text of the last user message that holds any, cut to `ASK_CHARS`."""
-    for message in reversed(decode_request(_COUNT, body).messages):
-        if message.role == "user" and (text := _text(message.content)):
-            return text[:ASK_CHARS]
-    return ""
 
 
 def read_turns(body: bytes) -> list[Turn]:

@@ -11,7 +11,7 @@ from locavore.wire.openai_chat.body import write_body
 from locavore.wire.openai_chat.conversation import read_conversation
 from locavore.wire.openai_chat.errors import error_body, upstream_error
 from locavore.wire.openai_chat.reader import ChatReader, read_answer
-from locavore.wire.openai_chat.request import NAME, read_ask, read_request, read_turns
+from locavore.wire.openai_chat.request import NAME, read_request, read_turns
 from locavore.wire.openai_chat.scanner import ChatScanner
 from locavore.wire.openai_chat.usage import read_usage
 from locavore.wire.openai_chat.writer import PING, ChatWriter, answer_body
@@ -27,9 +27,6 @@ class OpenAIChat:
 
     def request(self, body: bytes) -> Request:
         return read_request(body)
-
-    def ask(self, body: bytes) -> str:
-        return read_ask(body)
 
     def turns(self, body: bytes) -> list[Turn]:
         return read_turns(body)

@@ -12,7 +12,6 @@ from locavore.wire.labelling import NONE as NO_MARKS
 from locavore.wire.labelling import read_marks
 
 NAME = "openai_chat"
-ASK_CHARS = 4_000
 _NULL = b"null"
 _ABSENT = msgspec.Raw()
 
@@ -194,14 +193,6 @@ def _format_need(kind: str) -> set[str]:
         raise RequestError(message, param="response_format.type")
     need = _FORMAT_NEEDS[kind]
     return {need} if need else set()
-
-
-def read_ask(body: bytes) -> str:
-    """Text of the last user message, cut to `ASK_CHARS`."""
-    for message in reversed(decode_request(_DECODER, body).messages):
-        if message.role == "user":
-            return _text(message.content)[:ASK_CHARS]
-    return ""
 
 
 _ROLES = {"user": "user", "assistant": "assistant", "tool": "tool", "function": "tool"}

@@ -7,7 +7,6 @@ from locavore.wire.openai_chat.reader import ChatReader, read_answer
 from locavore.wire.openai_chat.scanner import ChatScanner
 from locavore.wire.openai_completions.request import (
     NAME,
-    read_ask,
     read_conversation,
     read_request,
     read_turns,
@@ -24,9 +23,6 @@ class OpenAICompletions(OpenAIChat):
 
     def request(self, body: bytes) -> Request:
         return read_request(body)
-
-    def ask(self, body: bytes) -> str:
-        return read_ask(body)
 
     def turns(self, body: bytes) -> list[Turn]:
         return read_turns(body)

@@ -10,7 +10,7 @@ from locavore.core.request import Conversation, Message, Request, TextPart, Turn
 from locavore.wire.decoding import decode_object, decode_request, encode, untranslatable
 from locavore.wire.labelling import read_marks
 from locavore.wire.openai_chat.conversation import unmarked
-from locavore.wire.openai_chat.request import ASK_CHARS, StreamOptions, text_bytes
+from locavore.wire.openai_chat.request import StreamOptions, text_bytes
 from locavore.wire.typed import items, mapping, number, text, whole
 
 NAME = "openai_completions"
@@ -115,13 +115,6 @@ def read_turns(body: bytes) -> list[Turn]:
     if isinstance(prompt, list):
         prompt = next((part for part in prompt if isinstance(part, str)), "")
     return [Turn("user", prompt or "")]
-
-
-def read_ask(body: bytes) -> str:
-    prompt = decode_request(_DECODER, body).prompt
-    if isinstance(prompt, list):
-        prompt = next((part for part in prompt if isinstance(part, str)), "")
-    return (prompt or "")[:ASK_CHARS]
 
 
 def read_conversation(body: bytes) -> Conversation:

@@ -12,7 +12,7 @@ from locavore.core.request import Conversation, Request, Turn
 from locavore.wire.decoding import decode_request, untranslatable
 from locavore.wire.labelling import read_marks
 from locavore.wire.openai_chat.format import OpenAIChat
-from locavore.wire.openai_chat.request import ASK_CHARS, text_bytes
+from locavore.wire.openai_chat.request import text_bytes
 from locavore.wire.openai_chat.usage import read_usage
 
 NAME = "openai_embeddings"
@@ -57,11 +57,6 @@ class OpenAIEmbeddings(OpenAIChat):
         given = decode_request(_DECODER, body).input
         words = given if isinstance(given, str) else given[0]
         return [Turn("user", words if isinstance(words, str) else "")]
-
-    def ask(self, body: bytes) -> str:
-        given = decode_request(_DECODER, body).input
-        words = given if isinstance(given, str) else given[0]
-        return words[:ASK_CHARS] if isinstance(words, str) else ""
 
     def usage(self, body: bytes) -> Usage | None:
         """An embedding generates nothing: its output is 0 tokens, not unknown."""

@@ -11,7 +11,7 @@ from locavore.wire.openai_chat.errors import error_body, upstream_error
 from locavore.wire.openai_responses.body import write_body
 from locavore.wire.openai_responses.conversation import read_conversation
 from locavore.wire.openai_responses.reader import ResponsesReader, read_answer
-from locavore.wire.openai_responses.request import NAME, read_ask, read_request, read_turns
+from locavore.wire.openai_responses.request import NAME, read_request, read_turns
 from locavore.wire.openai_responses.scanner import ResponsesScanner
 from locavore.wire.openai_responses.usage import read_usage
 from locavore.wire.openai_responses.writer import PING, ResponsesWriter, answer_body
@@ -26,9 +26,6 @@ class OpenAIResponses:
 
     def request(self, body: bytes) -> Request:
         return read_request(body)
-
-    def ask(self, body: bytes) -> str:
-        return read_ask(body)
 
     def turns(self, body: bytes) -> list[Turn]:
         return read_turns(body)

@@ -9,7 +9,7 @@ from locavore.core.errors import RequestError
 from locavore.core.request import Request, Turn
 from locavore.wire.decoding import decode_request, shown
 from locavore.wire.labelling import read_marks
-from locavore.wire.openai_chat.request import ASK_CHARS, size, text_bytes
+from locavore.wire.openai_chat.request import size, text_bytes
 
 NAME = "openai_responses"
 
@@ -163,17 +163,6 @@ def _needs(wire: ResponsesRequest, needs: set[str]) -> frozenset[str]:
     if wire.top_logprobs:
         needs.add(Capability.LOGPROBS)
     return frozenset(needs)
-
-
-def read_ask(body: bytes) -> str:
-    """Text of the last user message, cut to `ASK_CHARS`."""
-    given = decode_request(_DECODER, body).input
-    if isinstance(given, str):
-        return given[:ASK_CHARS]
-    for item in reversed(given):
-        if item.role == "user" and item.content:
-            return _text(item.content)[:ASK_CHARS]
-    return ""
 
 
 def read_turns(body: bytes) -> list[Turn]:
