@@ -1,29 +1,31 @@
-"""Does one calibration run predict another model here? Qwen3-0.6B calibrates, Llama-3.2-1B tests.
+"""Does one calibration run predict other models and contexts here?
 
     python benchmarks/planner/measure.py [--rounds 3]
 
-Both are files of real shape with zero weights, run by the embedded engine on this machine; about
-a minute a round, best of the rounds. Prints measured and predicted decode and prefill as JSON.
+Qwen3-0.6B after 256 tokens calibrates; Llama-3.2-1B after 256 and both after 3,000 tokens are then
+predicted and measured. All are files of real shape with zero weights, run by the embedded engine
+on this machine; about two minutes a round. Rounds alternate, so that a busy spell hits all runs of
+a round; the error is the median of the rounds. Prints JSON.
 """
 
 import argparse
 import asyncio
 import json
+import statistics
 import sys
 import tempfile
 from pathlib import Path
 
-import msgspec
-
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "src")]
 
-from locavore.catalog.load import load  # noqa: E402
+from locavore.catalog.load import Catalog, load  # noqa: E402
 from locavore.planner import machines, speed_measure  # noqa: E402
 from locavore.planner.speed_measure import Measurement  # noqa: E402
 from locavore.planner.speed_report import Ask, report  # noqa: E402
 
-TESTED = "Llama-3.2-1B"
+CASES = (("Llama-3.2-1B", 256), ("Qwen3-0.6B", 3000), ("Llama-3.2-1B", 3000))
+"""(model, prompt tokens) that one calibration predicts."""
 
 
 def main() -> None:
@@ -32,45 +34,57 @@ def main() -> None:
     args = parser.parse_args()
     catalog = load()
     with tempfile.TemporaryDirectory(prefix="locavore-bench-") as folder:
-        home = Path(folder)
-        anchors, truths = [], []
-        for _ in range(args.rounds):  # alternating: a busy spell hits both
-            anchors.append(asyncio.run(speed_measure.measure(home, catalog)))
-            truths.append(asyncio.run(speed_measure.measure(home, catalog, model=TESTED)))
-        anchor, truth = _best(anchors), _best(truths)
-        ask = Ask(
-            prompt_tokens=truth.prompt_tokens,
-            generate_tokens=truth.generated_tokens,
-            context_tokens=truth.prompt_tokens + truth.generated_tokens // 2,
-        )
-        target = machines.target(catalog, "this")
-        found = report(catalog, catalog.model(TESTED), target, ask, home=home, anchor=anchor)
+        rounds = [_round(Path(folder), catalog) for _ in range(args.rounds)]
+    anchors = [anchor for anchor, _ in rounds]
     result = {
-        "machine": anchor.machine,
-        "engine": anchor.engine_build,
+        "machine": anchors[0].machine,
+        "engine": anchors[0].engine_build,
         "rounds": args.rounds,
-        "calibration_decode_tps": [round(m.decode_tps, 2) for m in anchors],
-        "tested_decode_tps": [round(m.decode_tps, 2) for m in truths],
-        "decode": _line(found.decode.mean, truth.decode_tps),
-        "prefill": _line(found.prefill.mean, truth.prefill_tps),
+        "calibration_decode_tps": [round(a.decode_tps, 2) for a in anchors],
+        "predicted": {
+            f"{model}, {prompt} tokens": {
+                metric: _line([lines[case][metric] for _, lines in rounds])
+                for metric in ("decode", "prefill")
+            }
+            for case, (model, prompt) in enumerate(CASES)
+        },
     }
     print(json.dumps(result, indent=1))
 
 
-def _best(runs: list[Measurement]) -> Measurement:
-    """Fastest decode and prefill of all rounds: other processes only slow a run down."""
-    return msgspec.structs.replace(
-        runs[0],
-        decode_tps=max(run.decode_tps for run in runs),
-        prefill_tps=max(run.prefill_tps for run in runs),
+Pair = tuple[float, float]
+"""(predicted, measured) tokens per second."""
+
+
+def _round(home: Path, catalog: Catalog) -> tuple[Measurement, list[dict[str, Pair]]]:
+    """One calibration and all cases, predicted from it."""
+    anchor = asyncio.run(speed_measure.measure(home, catalog))
+    return anchor, [_case(home, catalog, anchor, *case) for case in CASES]
+
+
+def _case(
+    home: Path, catalog: Catalog, anchor: Measurement, model: str, prompt: int
+) -> dict[str, Pair]:
+    truth = asyncio.run(speed_measure.measure(home, catalog, model=model, prompt_tokens=prompt))
+    ask = Ask(
+        prompt_tokens=prompt,
+        generate_tokens=truth.generated_tokens,
+        context_tokens=prompt + truth.generated_tokens // 2,
     )
-
-
-def _line(predicted: float, measured: float) -> dict[str, float]:
+    target = machines.target(catalog, "this")
+    found = report(catalog, catalog.model(model), target, ask, home=home, anchor=anchor)
     return {
-        "predicted": round(predicted, 2),
-        "measured": round(measured, 2),
-        "error_percent": round(100 * (predicted / measured - 1), 1),
+        "decode": (found.decode.mean, truth.decode_tps),
+        "prefill": (found.prefill.mean, truth.prefill_tps),
+    }
+
+
+def _line(pairs: list[Pair]) -> dict[str, float]:
+    """Medians of the rounds, and the median of their errors in %."""
+    return {
+        "predicted_tps": round(statistics.median(p for p, _ in pairs), 2),
+        "measured_tps": round(statistics.median(m for _, m in pairs), 2),
+        "error_percent": round(statistics.median(100 * (p / m - 1) for p, m in pairs), 1),
     }
 
 

@@ -13,58 +13,76 @@ DECODE: dict[str, Prior] = {
         0.3,
         {"software": 0.24, "vendor": 0.048, "path": 0.12, "generation": 0.032, "kernel": 0.08},
     ),
-    "kv_share": Prior(log(0.5), 0.11, {"software": 0.24, "vendor": 0.4, "path": 0.4}),
-    "hbm": Prior(log(0.7), 0.3, {"software": 0.02}),
-    "unpack": Prior(log(10), 0.48, {"vendor": 1, "path": 0.3, "quant": 0.6}),
-    "layer_us": Prior(
-        log(40), 0.8, {"software": 0.08, "vendor": 0.048, "path": 0.4, "generation": 0.2}
+    "kv_share": Prior(log(0.64), 0.69, {"software": 0.24, "vendor": 0.4, "path": 1}),
+    "attend": Prior(log(10), 1, {"vendor": 0.4, "path": 0.16}),
+    "hbm": Prior(log(0.9), 0.3, {"software": 0.02}),
+    "unpack": Prior(
+        log(10), 0.031, {"vendor": 1, "path": 0.3, "quant": 1.5, "generation": 0.06, "type": 0.25}
     ),
-    "moe_us": Prior(log(50), 0.8, {"software": 0.4, "vendor": 0.12, "path": 0.16}),
-    "linear_us": Prior(log(15), 1, {"software": 0.16, "path": 0.16}),
-    "token_us": Prior(log(300), 1, {"software": 0.16, "path": 0.4, "vendor": 0.1}),
-    "reduce_us": Prior(log(20), 1, {"path": 0.28}),
-    "hop_us": Prior(log(200), 1, {"path": 0.7}),
-    "machine": Prior(0.0, 1e-4, {"machine": 0.1, "engine": 0.2, "generation": 0.1}),
+    "cpu_unpack": Prior(log(0.25), 0.12),
+    "codebook": Prior(log(2.5), 0.3, {"vendor": 0.75}),
+    "layer_us": Prior(
+        log(31), 0.8, {"software": 0.013, "vendor": 0.12, "path": 0.4, "generation": 0.2}
+    ),
+    "moe_us": Prior(log(50), 0.8, {"software": 1, "vendor": 0.048, "path": 0.16}),
+    "linear_us": Prior(log(15), 2.5, {"software": 0.16, "path": 0.16}),
+    "token_us": Prior(log(300), 1, {"software": 0.16, "path": 0.16, "vendor": 0.1}),
+    "reduce_us": Prior(log(20), 2.5, {"path": 0.28}),
+    "hop_us": Prior(log(330), 1, {"path": 0.7}),
+    "prompt_share": Prior(log(0.3), 0.5),
+    "machine": Prior(0.0, 0.0001, {"machine": 0.1, "engine": 0.5, "generation": 0.04}),
 }
 
 PREFILL: dict[str, Prior] = {
     "matmul_share": Prior(
         log(0.4),
-        0.013,
-        {"software": 0.03, "vendor": 0.2, "path": 0.08, "generation": 0.2, "kernel": 0.06},
+        0.033,
+        {
+            "software": 0.03,
+            "vendor": 0.2,
+            "path": 0.032,
+            "generation": 0.2,
+            "kernel": 0.15,
+            "class": 0.15,
+        },
     ),
-    "moe_matmul": Prior(log(0.4), 0.16, {"software": 0.08, "path": 0.8}),
-    "moe_grain": Prior(log(0.3), 0.11),
-    "size_loss": Prior(log(0.15), 0.11),
-    "stream_share": Prior(log(0.7), 0.12),
-    "attention_share": Prior(log(0.15), 0.64, {"software": 0.02, "vendor": 0.2, "path": 0.05}),
-    "split_gain": Prior(log(0.8), 0.12, {"path": 5}),
-    "layer_us": Prior(log(150), 5.6, {"software": 0.05, "vendor": 0.2, "path": 0.08}),
-    "machine": Prior(0.0, 0.0001, {"machine": 0.2, "engine": 0.05}),
+    "cpu_matmul": Prior(log(2), 0.4, {"path": 0.5, "type": 0.6}),
+    "moe_matmul": Prior(log(0.4), 0.065, {"software": 0.032, "path": 0.32, "engine": 0.048}),
+    "moe_grain": Prior(log(0.23), 0.045),
+    "size_loss": Prior(log(0.19), 0.11),
+    "stream_share": Prior(log(0.7), 0.019),
+    "attention_share": Prior(
+        log(0.12), 0.26, {"software": 0.05, "vendor": 3, "path": 0.16, "engine": 0.75}
+    ),
+    "sharing_gain": Prior(log(0.14), 0.5),
+    "split_gain": Prior(log(0.3), 0.12, {"path": 2}),
+    "layer_us": Prior(log(190), 5.6, {"software": 0.02, "vendor": 0.5, "path": 0.032}),
+    "machine": Prior(0.0, 0.0001, {"machine": 0.5, "engine": 0.1}),
 }
 
 SERVING: dict[str, Prior] = {
-    "weight_share": Prior(log(0.7), 0.048, {"path": 0.08, "quant": 0.2, "generation": 0.1}),
-    "hbm": Prior(log(0.9), 0.2),
-    "kv_share": Prior(log(0.5), 0.24, {"path": 0.4}),
-    "batch_share": Prior(log(0.4), 0.5, {"path": 0.12, "generation": 0.15, "quant": 0.024}),
-    "moe_batch": Prior(log(0.85), 0.3, {"path": 0.2}),
+    "weight_share": Prior(log(0.7), 0.048, {"path": 0.08, "quant": 0.08, "generation": 0.1}),
+    "hbm": Prior(log(0.9), 0.0051),
+    "kv_share": Prior(log(0.5), 0.6, {"path": 0.4}),
+    "batch_share": Prior(log(0.4), 0.5, {"path": 0.12, "generation": 0.38, "quant": 0.024}),
+    "moe_batch": Prior(log(0.85), 0.3, {"path": 0.08}),
     "layer_us": Prior(
-        log(25), 1.6, {"path": 0.5, "quant": 0.2, "generation": 0.08, "workload": 0.048}
+        log(25), 1.6, {"path": 0.5, "quant": 0.032, "generation": 0.08, "workload": 0.12}
     ),
-    "moe_us": Prior(log(30), 0.13, {"path": 0.3, "quant": 0.4}),
-    "linear_us": Prior(log(10), 0.2),
-    "reduce_us": Prior(log(10), 1.6, {"path": 0.4, "generation": 0.16}),
-    "doubling_us": Prior(log(3), 0.8, {"generation": 0.16}),
-    "routing_us": Prior(log(0.1), 1),
-    "exchange_us_mb": Prior(log(3), 4, {"generation": 0.8}),
-    "pcie_us_mb": Prior(log(200), 0.24, {"generation": 0.8}),
-    "sequence_us": Prior(log(12), 0.2, {"path": 0.8}),
-    "prompt_share": Prior(log(0.4), 0.5, {"path": 0.3, "generation": 0.024, "quant": 0.3}),
-    "moe_prompt": Prior(log(0.85), 0.3, {"path": 0.2}),
-    "interleave": Prior(0.0, 0.3, {"workload": 0.7}),
+    "moe_us": Prior(log(23), 0.021, {"path": 0.3, "quant": 0.4}),
+    "linear_us": Prior(log(10), 0.08),
+    "reduce_us": Prior(log(7.8), 4, {"path": 0.16, "generation": 0.064}),
+    "doubling_us": Prior(log(4.9), 0.32, {"generation": 0.4}),
+    "routing_us": Prior(log(0.13), 0.4),
+    "exchange_us_mb": Prior(log(3), 6, {"generation": 0.8}),
+    "pcie_us_mb": Prior(log(260), 0.24, {"generation": 0.8}),
+    "sequence_us": Prior(log(12), 0.5, {"path": 0.8}),
+    "prompt_share": Prior(log(0.51), 0.5, {"path": 0.12, "generation": 0.06, "quant": 0.12}),
+    "moe_prompt": Prior(log(0.85), 0.75, {"path": 0.5}),
+    "interleave": Prior(log(1.3), 0.75, {"workload": 0.018}),
+    "draft": Prior(log(0.77), 0.3),
     "machine": Prior(
-        0.0, 1e-4, {"machine": 0.03, "generation": 0.15, "kernel": 0.02, "workload": 0.1}
+        0.0, 0.0001, {"machine": 0.012, "generation": 0.15, "kernel": 0.0032, "workload": 0.04}
     ),
 }
 
@@ -83,6 +101,9 @@ _NONE = Prior(log(1e-3), 1e-3)
 SIMPLE_DECODE: dict[str, Prior] = {
     "weight_share": Prior(log(0.75), 0.5, {"group": 0.5}),
     "kv_share": Prior(log(0.5), 1.0, {"group": 1.0}),
+    "attend": _NONE,
+    "cpu_unpack": Prior(0.0, 0.001),
+    "codebook": Prior(0.0, 0.001),
     "hbm": Prior(0.0, 1e-3),
     "unpack": Prior(log(10), 1.5, {"group": 0.8, "quant": 0.8}),
     "layer_us": Prior(log(60), 1.0, {"group": 1.0}),
@@ -91,15 +112,18 @@ SIMPLE_DECODE: dict[str, Prior] = {
     "token_us": _NONE,
     "reduce_us": Prior(log(20), 1.0),
     "hop_us": Prior(log(200), 1.0),
+    "prompt_share": Prior(log(1e3), 0.001),
     "machine": Prior(0.0, 1e-4),
 }
 SIMPLE_PREFILL: dict[str, Prior] = {
     "matmul_share": Prior(log(0.4), 0.5, {"group": 0.5, "quant": 0.3}),
+    "cpu_matmul": Prior(log(2), 0.4),
     "moe_matmul": Prior(log(0.4), 0.4),
     "moe_grain": _NONE,
     "size_loss": _NONE,
     "stream_share": Prior(log(0.7), 0.01),
     "attention_share": Prior(log(0.15), 0.8, {"group": 0.8}),
+    "sharing_gain": _NONE,
     "split_gain": Prior(log(0.8), 0.3),
     "layer_us": Prior(log(150), 0.7, {"group": 0.5}),
     "machine": Prior(0.0, 1e-4),
@@ -122,5 +146,6 @@ SIMPLE_SERVING: dict[str, Prior] = {
     "prompt_share": Prior(log(0.4), 0.5, {"path": 0.5}),
     "moe_prompt": Prior(log(0.85), 0.3),
     "interleave": Prior(log(1.0), 0.3),
+    "draft": Prior(0.0, 1e-3),
     "machine": Prior(0.0, 1e-4),
 }

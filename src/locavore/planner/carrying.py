@@ -6,12 +6,12 @@ import msgspec
 
 from locavore.catalog.schema import Shape
 from locavore.core.estimate import Estimate
-from locavore.planner import memory, quantization, speed, tensors, throughput
+from locavore.planner import memory, quantization, speed, throughput
 from locavore.planner.machines import Target
 from locavore.planner.memory import Setting
 from locavore.planner.speed_point import Load, Machine, Point
 from locavore.planner.speed_point import Setting as SpeedSetting
-from locavore.planner.speed_point import Shape as SpeedShape
+from locavore.planner.speed_shape import speed_shape
 from locavore.planner.workload import Workload
 
 FEW = 4
@@ -163,30 +163,3 @@ def speed_point(
 
 def _loaded(at: Point, batch: int) -> Point:
     return msgspec.structs.replace(at, load=msgspec.structs.replace(at.load, batch=batch))
-
-
-def speed_shape(shape: Shape, name: str) -> SpeedShape:
-    """A catalog shape as the speed model takes it."""
-    total = tensors.parameters(shape) / 1e9
-    active = tensors.active_parameters(shape) / 1e9
-    if not shape.tied_embeddings:
-        active += shape.vocab * shape.hidden / 1e9
-    arch = "moe" if shape.moe else "dense-ple" if shape.per_layer_embedding else "dense"
-    heads, width = shape.window_kv_heads or shape.kv_heads, shape.window_head_dim or shape.head_dim
-    if shape.mla:
-        heads, width = 1, shape.mla.kv_rank + shape.mla.rope_dim
-    return SpeedShape(
-        name=name,
-        arch=arch,
-        total_b=total,
-        active_b=min(active, total) if arch != "dense" else total,
-        layers=shape.layers,
-        full_layers=shape.full_layers,
-        swa_layers=shape.window_layers,
-        swa_window=shape.window,
-        kv_heads=heads,
-        head_dim=width,
-        vocab=shape.vocab,
-        hidden=shape.hidden,
-        tied=shape.tied_embeddings,
-    )

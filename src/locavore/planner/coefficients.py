@@ -48,6 +48,8 @@ class Fitted(msgspec.Struct, frozen=True):
     """`metric/class/...` from general to special -> interval."""
     machines: list[str]
     """Hardware names with measurements of their own."""
+    paths: dict[str, list[str]] = {}
+    """metric -> code paths with at least ten measurements."""
     errors: dict[str, Any] = {}
     """Cross-validated errors by class, as `fit.py` printed them."""
     coverage: dict[str, dict[str, float]] = {}
@@ -77,6 +79,8 @@ def labels(point: Point) -> dict[str, str]:
         "engine": f"{path}:{point.setting.engine.strip().lower()}",
         "kernel": f"{path}:{stored}",
         "quant": ("cpu-" if point.on_cpu else "") + quant,
+        "type": f"{path}:{point.setting.quant.lower()}" if point.on_cpu else "",
+        "class": point.machine.hw_class,
         "generation": chip,
         "machine": point.machine.name.lower(),
     }
@@ -116,19 +120,28 @@ def band_keys(metric: str, point: Point, tier: str = "") -> list[str]:
 
     tier: `A` controlled, `B` documented application, `C` crowd; empty: controlled.
     """
-    known = point.machine.name.lower() in fitted().machines
-    return class_keys(metric, point, tier or "A", known=known)
+    data = fitted()
+    path = serving_labels(point, "")["path"] if metric in BATCHED else point.path
+    known = "new"
+    if point.machine.name.lower() in data.machines:
+        known = "seen"
+    elif path in data.paths.get(metric, ()):
+        known = "path"
+    return class_keys(metric, point, tier or "A", known)
 
 
-def class_keys(metric: str, point: Point, tier: str, *, known: bool) -> list[str]:
-    seen = "seen" if known else "unseen"
+BATCHED = ("decode_batched", "throughput_out", "tpot", "ttft")
+
+
+def class_keys(metric: str, point: Point, tier: str, known: str) -> list[str]:
+    """known: `seen` (this machine was measured), `path` (only its code path was) or `new`."""
     device = "cpu" if point.on_cpu else ("many" if point.setting.devices > 1 else "one")
-    if metric not in ("decode", "prefill"):
-        return ["all", metric, f"{metric}/{seen}"]
+    if metric in BATCHED:
+        return ["all", metric, f"{metric}/{known}"]
     general = ["all"] if point.on_cpu else ["all", metric]  # CPUs differ more than GPUs do
     return [
         *general,
         f"{metric}/{device}",
-        f"{metric}/{device}/{tier}",
-        f"{metric}/{device}/{tier}/{seen}",
+        f"{metric}/{device}/{known}",
+        f"{metric}/{device}/{known}/{tier}",
     ]

@@ -70,7 +70,12 @@ def backend_family(engine: str, backend: str, hardware: str, hw_class: str) -> s
 
 
 def is_old_build(engine: str) -> bool:
-    """Whether the engine's name dates it before llama.cpp's kernel rewrites of late 2024."""
+    """Whether the engine's name dates it before llama.cpp's kernel rewrites of late 2024.
+
+    llamafile up to 0.9 builds without CUDA graphs and runs like them.
+    """
+    if "llamafile" in engine.lower():
+        return True
     if match := _YEAR_MONTH.search(engine):
         return (int(match[1]), int(match[2])) < _FIRST_NEW_MONTH
     if match := _BUILD.search(engine):
@@ -130,11 +135,12 @@ def has_hbm(hardware: str, hw_class: str, bandwidth_gbs: float) -> bool:
 
 
 def vector_tflops(hardware: str, hw_class: str, tensor_tflops: float) -> float:
-    """FP32 rate of the ordinary ALUs, which dequantize weights, in TFLOPS.
+    """Rate of the ordinary ALUs, which dequantize weights, in TFLOPS.
 
-    From the dense FP16 tensor rate and the ratio of the two in each architecture's data sheet:
-    16 on data-centre Ampere and later, 8 on Turing, Volta and CDNA, 4 on consumer Ampere and
-    later, 2 on RDNA3, 1 without tensor units.
+    From the dense FP16 rate and the ratio of the two in each architecture's data sheet: 16 on
+    data-centre Ampere and later, 8 on Turing, Volta and CDNA, 4 on consumer Ampere and later
+    and on RDNA3 and later (whose doubled FP32 rate dequantization cannot use), 2 on RDNA2, which
+    has no matrix units. Pascal issues integers and floats from the same slots: half of its rate.
     """
     return tensor_tflops / _tensor_ratio(hardware.lower(), hw_class)
 
@@ -143,11 +149,12 @@ def _tensor_ratio(name: str, hw_class: str) -> float:
     if hw_class in ("apple", "cpu"):
         return 1.0
     if any(word in name for word in _NO_TENSOR) and "gtx 16" not in name:
-        return 1.0
+        return 2.0
     if any(word in name for word in _TURING_OR_VOLTA) or "mi100" in name or "mi3" in name:
         return 8.0
     if any(word in name for word in _AMD):
-        return 2.0
+        chip = generation(name, hw_class)
+        return 4.0 if chip.startswith(("rdna3", "rdna4")) else 1.0 if "rx 5" in name else 2.0
     if any(word in name for word in _HBM):
         return 16.0
     if any(word in name for word in _INTEL):

@@ -34,15 +34,28 @@ def decode_features(point: Point) -> dict[str, float]:
         "weights_gb": read_gb(point) / split,
         "kv_gb": shape.kv_values(point.load.context) * setting.kv_bytes / split / 1e9,
         "weights_g": read_b(point) / split,
+        "attend_g": 4 * shape.queries * shape.attended(point.load.context) / split / 1e9,
         "bandwidth_gbs": reachable_bandwidth(point),
         "vector_tflops": vector_rate(point, threads),
         "hbm": float(point.hbm),
+        "cpu": float(point.on_cpu),
+        "codebook": float(point.quant == "iq"),
         "layers": shape.layers * (threads / 16 if point.on_cpu else 1.0),
         "moe_layers": float(shape.layers if shape.moe else 0),
         "linear_layers": float(shape.linear_layers),
         "tp_layers": float(shape.layers if split > 1 else 0),
         "hops": float(setting.devices - 1 if split == 1 else 0),
+        "prompt_gflop": _prompt_gflop(point) / split,
+        "tflops": matrix_rate(point),
     }
+
+
+def _prompt_gflop(point: Point) -> float:
+    """Work on the prompt per generated token, where the time of a whole request is asked."""
+    load = point.load
+    if not (load.whole_request and load.generate):
+        return 0.0
+    return 2 * point.shape.active_b * load.prompt / load.generate
 
 
 def reachable_bandwidth(point: Point) -> float:
@@ -59,7 +72,19 @@ def reachable_bandwidth(point: Point) -> float:
         return 0.55 * bandwidth
     if re.search(r"\bx2\b|dual|2x ", name):
         bandwidth *= 0.6
-    return min(bandwidth, CORE_GBS * cpu_threads(point))
+    return min(bandwidth, core_gbs(point) * cpu_threads(point))
+
+
+def core_gbs(point: Point) -> float:
+    """Memory traffic one core keeps in flight, 10^9 bytes per second.
+
+    Two cores of a Ryzen 7950X saturate 66 GB/s; one of Apple's reaches about 90 (AnandTech 2021);
+    server cores behind a mesh 15 to 20.
+    """
+    name = point.machine.name.lower()
+    if re.search(r"\bm\d\b", name):
+        return 90.0
+    return 18.0 if re.search(r"epyc|xeon|ampere|altra|graviton", name) else 33.0
 
 
 def cpu_threads(point: Point) -> float:
@@ -74,9 +99,6 @@ def cores(cpu: str) -> int:
     name = cpu.lower()
     return next((count for pattern, count in _CORES if re.search(pattern, name)), 0)
 
-
-CORE_GBS = 33.0
-"""Memory traffic of one core, 10^9 bytes per second."""
 
 # Multiply-adds per core and cycle differ by generation far less than data sheets' peak rates:
 # 0.11 TFLOPS per core is a 4.5 GHz core with two 256-bit FMA units kept three quarters busy.
@@ -116,24 +138,27 @@ def read_gb(point: Point) -> float:
     mean = point.bits / 8
     if not shape.moe:
         return read_b(point) * mean
-    dense = dense_b(point)
+    dense = shape.dense_b
     wide = max(dense_bits(point) / 8, mean)
     experts = (point.weights_gb - dense * wide) / (shape.total_b - dense)
     experts = max(experts, 0.5 * mean)
-    return max(dense - looked_up_b(point), 0.0) * wide + (shape.active_b - dense) * experts
+    chosen = shape.expert_share * (shape.total_b - dense)
+    return max(dense - looked_up_b(point), 0.0) * wide + chosen * experts
 
 
 def dense_bits(point: Point) -> float:
     """Bits per weight of attention and embeddings in a mixture of experts.
 
-    Releases with 4-bit experts keep the rest at the width their name says; the dynamic K quants
-    keep it near 8 bits; others quantize all alike.
+    Releases with 4-bit experts keep the rest at the width their name says; dynamic K quants keep
+    it near 8 bits (2026 files) or near 6 (the first ones, named `UD-`); others quantize all alike.
     """
     name = point.setting.quant.lower()
     family = quant_family(name, point.setting.bits_per_weight)
     if point.bits < 6.5 and family in ("f16", "q8"):
         return 16.0 if family == "f16" else 8.5
-    if "mxfp4" in name or name.startswith("ud-") or name.endswith("_xl"):
+    if name.startswith("ud-"):
+        return max(point.bits, 6.0)
+    if "mxfp4" in name or name.endswith("_xl"):
         return 8.5
     return point.bits
 
@@ -144,41 +169,24 @@ def prefill_features(point: Point) -> dict[str, float]:
     prompt = max(load.prompt, 1.0)
     chunk = min(prompt, chunk_tokens(point))
     context = load.depth + prompt / 2
-    q_width = max(shape.width, shape.kv_heads * shape.head_dim)
-    window = min(context, shape.swa_window) if shape.swa_window else context
-    attended = shape.full_layers * context + shape.swa_layers * window
-    chosen = expert_share(point)
+    chosen = shape.expert_share
     touched = min(1.0, chosen * chunk**0.8) if shape.moe else 1.0
     rate = matrix_rate(point)
     return {
         "tflops": rate,
         "relative_rate": 1.0 if point.on_cpu else max(rate, 1.0) / 100,
+        "cpu": float(point.on_cpu),
         "tokens_per_expert": max(chosen * chunk, 1.0) / 32 if shape.moe else 1.0,
         "bandwidth_gbs": reachable_bandwidth(point),
         "matmul_gflop": 2 * max(shape.active_b - shape.embedding_b, 0.3 * shape.active_b),
-        "attention_gflop": 4 * q_width * attended / 1e9,
+        "sharing": shape.sharing,
+        "attention_gflop": 4 * shape.queries * shape.attended(context) / 1e9,
         "file_gb": point.weights_gb * touched,
         "chunk": chunk,
         "moe": float(shape.moe),
         "layers": float(shape.layers),
         "overlap": overlapping_devices(point, prompt, chunk),
     }
-
-
-def expert_share(point: Point) -> float:
-    """Part of the experts that one token uses."""
-    shape = point.shape
-    if not shape.moe:
-        return 1.0
-    dense = dense_b(point)
-    return min(max((shape.active_b - dense) / (shape.total_b - dense), 1e-4), 1.0)
-
-
-def dense_b(point: Point) -> float:
-    """Parameters of a mixture that every token uses: attention (2.5 width^2 a layer) and tables."""
-    shape = point.shape
-    tables = shape.embedding_b * (1 if shape.shares_embedding else 2)
-    return min(2.5 * shape.layers * shape.width**2 / 1e9 + tables, 0.7 * shape.active_b)
 
 
 def overlapping_devices(point: Point, prompt: float, chunk: float) -> float:

@@ -22,14 +22,17 @@ def decode_ms(f: Values, c: Values) -> Quantity:
     """
     memory = f["weights_gb"] / (f["bandwidth_gbs"] * c["weight_share"] * c["hbm"] ** f["hbm"])
     memory = memory + f["kv_gb"] / (f["bandwidth_gbs"] * c["kv_share"])
-    work = f["weights_g"] * c["unpack"] / f["vector_tflops"] / 1000
+    unpack = c["unpack"] * c["cpu_unpack"] ** f["cpu"] * c["codebook"] ** f["codebook"]
+    work = f["weights_g"] * unpack / f["vector_tflops"] / 1000
+    memory = memory + f["attend_g"] * c["attend"] / f["vector_tflops"] / 1000
     overlap = (memory**SHARPNESS + work**SHARPNESS) ** (1 / SHARPNESS) * 1000
     launches = (
         f["layers"] * c["layer_us"]
         + f["moe_layers"] * c["moe_us"]
         + f["linear_layers"] * c["linear_us"]
     ) / 1000
-    return overlap + launches + c["token_us"] / 1000 + _exchange_ms(f, c)
+    prompt = f["prompt_gflop"] / (f["tflops"] * c["prompt_share"])
+    return overlap + launches + c["token_us"] / 1000 + _exchange_ms(f, c) + prompt
 
 
 def _exchange_ms(f: Values, c: Values) -> Quantity:
@@ -43,17 +46,19 @@ def prefill_ms(f: Values, c: Values) -> Quantity:
 
     Matrix work at an attained share of the dense FP16 rate, joined with reading every weight
     once per chunk; attention over the context, which is bound by arithmetic and traffic alike, so
-    by their geometric mean; launches once per chunk. Larger chips are harder to fill, and
-    experts that get few tokens of a chunk waste their tiles. `overlap` is how many devices can
-    work at the same time.
+    by their geometric mean, and the cheaper the more queries share a key; launches once per chunk.
+    Larger chips are harder to fill, and experts that get few tokens of a chunk waste their tiles.
+    `overlap` is how many devices can work at the same time.
     """
     grain = c["moe_matmul"] ** f["moe"] * f["tokens_per_expert"] ** c["moe_grain"]
     rate = f["tflops"] * f["relative_rate"] ** -c["size_loss"] * c["matmul_share"] * grain * 1000
+    rate = rate * c["cpu_matmul"] ** f["cpu"]
     matmul = f["matmul_gflop"] / rate
     read = f["file_gb"] / (f["bandwidth_gbs"] * c["stream_share"]) / f["chunk"]
     work = (matmul**2 + read**2) ** 0.5
     reach = (f["tflops"] * f["bandwidth_gbs"] / 3) ** 0.5
-    attention = f["attention_gflop"] / (reach * c["attention_share"] * 1000)
+    shared = f["sharing"] ** c["sharing_gain"]
+    attention = f["attention_gflop"] / (reach * shared * c["attention_share"] * 1000)
     gain = f["overlap"] ** c["split_gain"]
     launches = f["layers"] * c["layer_us"] / f["chunk"] / 1e6
     return (work / gain + attention / gain + launches) * 1000
@@ -82,7 +87,7 @@ def step_ms(f: Values, c: Values) -> Quantity:
         + f["pcie_mb"] * c["pcie_us_mb"]
         + f["scheduled"] * c["sequence_us"]
     ) / 1000
-    return joined + launches
+    return (joined + launches) * c["draft"] ** f["drafting"]
 
 
 def prompt_ms(f: Values, c: Values) -> Quantity:

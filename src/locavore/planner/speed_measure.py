@@ -55,31 +55,37 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 
 def copy_bandwidth_gbs(threads: int) -> float:
     """Memory traffic of parallel copies, 10^9 bytes per second: what all cores reach together."""
-    total, lock = 0, threading.Lock()
-    end = time.perf_counter() + _COPY_S
+    copied: list[int] = []
+    ready = threading.Barrier(max(threads, 1) + 1)
 
     def copy() -> None:
-        nonlocal total
         source, target = bytearray(_COPY_BYTES), bytearray(_COPY_BYTES)
         a = (ctypes.c_char * _COPY_BYTES).from_buffer(source)
         b = (ctypes.c_char * _COPY_BYTES).from_buffer(target)
-        done = 0
-        while time.perf_counter() < end:
+        ready.wait()
+        end, done = time.perf_counter() + _COPY_S, 0
+        while not done or time.perf_counter() < end:
             ctypes.memmove(b, a, _COPY_BYTES)
             done += 2 * _COPY_BYTES
-        with lock:
-            total += done
+        copied.append(done)
 
-    started = time.perf_counter()
     workers = [threading.Thread(target=copy) for _ in range(max(threads, 1))]
     for worker in workers:
         worker.start()
+    ready.wait()
+    started = time.perf_counter()
     for worker in workers:
         worker.join()
-    return total / (time.perf_counter() - started) / 1e9
+    return sum(copied) / (time.perf_counter() - started) / 1e9
 
 
-async def measure(home: Path, catalog: Catalog, *, model: str = CALIBRATION_MODEL) -> Measurement:
+async def measure(
+    home: Path,
+    catalog: Catalog,
+    *,
+    model: str = CALIBRATION_MODEL,
+    prompt_tokens: int = _PROMPT_TOKENS,
+) -> Measurement:
     """Run a model of this shape in the embedded engine; best of three, about half a minute."""
     here = machine.describe()
     threads = machine.engine_threads(here)
@@ -93,8 +99,9 @@ async def measure(home: Path, catalog: Catalog, *, model: str = CALIBRATION_MODE
         )
         engine = EmbeddedEngine(home, threads=threads)
         try:
-            running = await engine.start(installed, context_tokens=1024, parallel=1)
-            runs = [await timed_run(running) for _ in range(_RUNS)]
+            room = prompt_tokens + 2 * _GENERATED_TOKENS
+            running = await engine.start(installed, context_tokens=max(room, 1024), parallel=1)
+            runs = [await timed_run(running, prompt_tokens) for _ in range(_RUNS)]
         finally:
             await engine.close()
     return Measurement(
@@ -107,7 +114,7 @@ async def measure(home: Path, catalog: Catalog, *, model: str = CALIBRATION_MODE
         file_bytes=size,
         decode_tps=max(decode for decode, _ in runs),
         prefill_tps=max(prefill for _, prefill in runs),
-        prompt_tokens=_PROMPT_TOKENS,
+        prompt_tokens=prompt_tokens,
         generated_tokens=_GENERATED_TOKENS,
         engine_build=engine_build(),
         as_of=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
@@ -120,10 +127,12 @@ def _temporary_model(model: str) -> Iterator[Path]:
         yield Path(folder) / f"{model.lower()}.gguf"
 
 
-async def timed_run(running: RunningModel) -> tuple[float, float]:
+async def timed_run(
+    running: RunningModel, prompt_tokens: int = _PROMPT_TOKENS
+) -> tuple[float, float]:
     """(decode, prefill) tokens per second, as the engine timed them."""
     body = {
-        "prompt": [10 + number % 90 for number in range(_PROMPT_TOKENS)],
+        "prompt": [10 + number % 90 for number in range(prompt_tokens)],
         "n_predict": _GENERATED_TOKENS,
         "cache_prompt": False,
         "ignore_eos": True,

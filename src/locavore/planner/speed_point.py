@@ -4,9 +4,6 @@ One `Point` is one measurable situation. It comes from the catalog, from flags, 
 of description columns; the formulas never see which.
 """
 
-import functools
-import importlib.resources
-import json
 import re
 
 import msgspec
@@ -18,6 +15,7 @@ from locavore.planner.speed_families import (
     quant_family,
     vector_tflops,
 )
+from locavore.planner.speed_shape import Shape
 
 # Memory a typical block format takes per weight, bits; facts of the formats (scale + values).
 TYPICAL_BITS: dict[str, float] = {
@@ -47,62 +45,6 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     memory_gb: float = 0.0
 
 
-class Shape(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the speed of a model depends on. Zeros are estimated from what is known."""
-
-    name: str = ""
-    arch: str = "dense"
-    """`dense`, `moe` or `dense-ple` (per-layer embeddings, looked up and not multiplied)."""
-    total_b: float
-    """Parameters, 10^9."""
-    active_b: float
-    layers: int
-    full_layers: int
-    """Layers that attend to the whole context."""
-    swa_layers: int = 0
-    swa_window: int = 0
-    kv_heads: int
-    head_dim: int
-    vocab: int = 0
-    hidden: int = 0
-    tied: bool | None = None
-
-    @property
-    def width(self) -> int:
-        """Hidden size; estimated as sqrt(active / (12 layers)) when not given."""
-        return self.hidden or round((self.active_b * 1e9 / self.layers / 12) ** 0.5)
-
-    @property
-    def embedding_b(self) -> float:
-        """Parameters of one embedding table, 10^9."""
-        return (self.vocab or 128_000) * self.width / 1e9
-
-    @property
-    def shares_embedding(self) -> bool:
-        """Whether the output head is the input table; small models do when nobody says."""
-        return self.total_b < 4.5 if self.tied is None else self.tied
-
-    @property
-    def moe(self) -> bool:
-        return self.arch == "moe" or (self.active_b < 0.9 * self.total_b and "ple" not in self.arch)
-
-    @property
-    def latent(self) -> bool:
-        """Multi-head latent attention: one compressed vector per token, keys and values in one."""
-        return self.kv_heads == 1 and self.head_dim >= 512
-
-    @property
-    def linear_layers(self) -> int:
-        """Layers with a recurrent state and no growing cache."""
-        return max(self.layers - self.full_layers - self.swa_layers, 0)
-
-    def kv_values(self, context: float) -> float:
-        """Cached numbers read per token at this context, all layers together."""
-        per_layer = self.kv_heads * self.head_dim * (1 if self.latent else 2)
-        window = min(context, self.swa_window) if self.swa_window else context
-        return per_layer * (self.full_layers * context + self.swa_layers * window)
-
-
 class Setting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How the model is run."""
 
@@ -120,6 +62,8 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     attention_dp: int = 1
     """Groups of devices that hold different sequences' caches (data-parallel attention)."""
     expert_parallel: bool = False
+    drafting: bool = False
+    """A draft layer guesses tokens that one step then checks (multi-token prediction)."""
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -132,6 +76,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Mean context while measured."""
     batch: int = 1
     """Streams at once; 0: as many as fit."""
+    whole_request: bool = False
+    """The time of the generated tokens includes reading the prompt."""
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,6 +120,8 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
         if s.devices <= 1:
             return False
         name = s.parallelism.strip().lower()
+        if engine_family(s.engine) in ("llamacpp", "ik"):
+            return "row" in name  # whatever the label says, llama.cpp splits by layers unless told
         if match := re.search(r"tp\s*(\d+)", name):
             return int(match[1]) > 1
         if "layer" in name or "pp" in name:
@@ -189,36 +137,3 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     def hbm(self) -> bool:
         m = self.machine
         return has_hbm(m.name, m.hw_class, m.bandwidth_gbs)
-
-
-@functools.cache
-def known_shapes() -> dict[str, Shape]:
-    """Normalised model name -> shape, for rows that leave parts out."""
-    data = importlib.resources.files("locavore.planner").joinpath("data/model-shapes.json")
-    models = json.loads(data.read_text())["models"]
-    return {_plain(name): Shape(name=name, **facts) for name, facts in models.items()}
-
-
-_DECORATION = re.compile(r"(instruct|chat|base|it|hf|fp8|bf16|nvfp4|meta|preview|\d{4})$")
-
-
-def _plain(name: str) -> str:
-    """`meta-llama/Llama-3.1-8B-Instruct` -> `llama318b`: letters and digits, no decoration."""
-    plain = re.sub(r"[^a-z0-9]+", "-", name.lower().rsplit("/", 1)[-1]).strip("-")
-    while (shorter := _DECORATION.sub("", plain).strip("-")) != plain:
-        plain = shorter
-    return plain.replace("-", "")
-
-
-def find_shape(name: str, total_b: float = 0.0) -> Shape | None:
-    """A known model by name, also by its family and size (`Llama-3.1-70B` is `Llama-3-70B`)."""
-    plain = _plain(name)
-    shapes = known_shapes()
-    if plain in shapes:
-        return shapes[plain]
-    close = [
-        shape
-        for key, shape in shapes.items()
-        if key[:5] == plain[:5] and total_b and abs(shape.total_b / total_b - 1) < 0.02
-    ]
-    return close[0] if close else None

@@ -9,12 +9,12 @@ from locavore.catalog.schema import Model
 from locavore.core.errors import RequestError
 from locavore.core.estimate import Estimate
 from locavore.planner import memory, quantization, speed, throughput
-from locavore.planner.carrying import speed_shape
 from locavore.planner.coefficients import Band, anchored_band
 from locavore.planner.fitting import shape_of
 from locavore.planner.machines import Target
 from locavore.planner.speed_measure import Measurement, copy_bandwidth_gbs, kept
 from locavore.planner.speed_point import Load, Machine, Point, Setting
+from locavore.planner.speed_shape import speed_shape
 
 _BACKENDS = {"cuda": "CUDA", "rocm": "ROCm", "metal": "Metal", "vulkan": "Vulkan", "cpu": "CPU"}
 
@@ -67,9 +67,12 @@ def report(
 
     Raises RequestError when the machine's bandwidth is unknown, naming the flag that gives it.
     """
-    at, assumed = _point(model, target, ask)
     here = target.source == "measured here and now"
     anchor = anchor or (_kept_for(home, target) if here else None)
+    if anchor and target.kind == "cpu" and target.bandwidth_gbs is None:
+        # what the run had, for both sides of the scaling: copying again would measure the moment
+        target = msgspec.structs.replace(target, bandwidth_gbs=anchor.bandwidth_gbs)
+    at, assumed = _point(model, target, ask)
     one = msgspec.structs.replace(at, load=msgspec.structs.replace(at.load, batch=1))
     server = at.path in ("vllm", "trtllm")
     decode = speed.predict_decode(one)

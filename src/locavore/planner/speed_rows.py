@@ -7,7 +7,9 @@ from collections.abc import Mapping
 import msgspec
 
 from locavore.core.errors import RequestError
-from locavore.planner.speed_point import Load, Machine, Point, Setting, Shape, find_shape
+from locavore.planner.speed_families import engine_family
+from locavore.planner.speed_point import Load, Machine, Point, Setting
+from locavore.planner.speed_shape import Shape, find_shape
 
 
 def point_from_row(row: Mapping[str, str | None]) -> Point:
@@ -60,12 +62,8 @@ def _shape(row: Mapping[str, str | None]) -> Shape:
     active = number(row, "params_active_b") or total
     layers = int(number(row, "layers")) or typical_layers(total)
     swa = int(number(row, "swa_layers"))
-    known = find_shape(text(row, "model"), total)
-    return Shape(
+    described = Shape(
         name=text(row, "model"),
-        hidden=known.hidden if known else 0,
-        vocab=known.vocab if known else 0,
-        tied=known.tied if known else None,
         arch=text(row, "arch") or ("moe" if active < 0.9 * total else "dense"),
         total_b=total,
         active_b=active,
@@ -76,6 +74,20 @@ def _shape(row: Mapping[str, str | None]) -> Shape:
         kv_heads=int(number(row, "kv_heads")) or 8,
         head_dim=int(number(row, "head_dim")) or 128,
     )
+    known = find_shape(described.name, total)
+    return described if known is None else _completed(described, known)
+
+
+def _completed(row: Shape, known: Shape) -> Shape:
+    """A row's shape with what the catalog adds; the row's own figures when they describe another.
+
+    Rows name one head size for windowed and full layers; where the catalog knows both, it is used.
+    """
+    same = known.layers == row.layers and abs(known.total_b / row.total_b - 1) < 0.1
+    tables = {"vocab": known.vocab, "hidden": known.hidden, "tied": known.tied}
+    if not same:
+        return msgspec.structs.replace(row, **tables)
+    return msgspec.structs.replace(known, name=row.name)
 
 
 def point_from_serving_row(row: Mapping[str, str | None]) -> Point:
@@ -101,6 +113,7 @@ def point_from_serving_row(row: Mapping[str, str | None]) -> Point:
             parallelism=f"TP{devices}",
             attention_dp=attention_dp,
             expert_parallel=expert,
+            drafting=_drafts(row),
         ),
         load=Load(
             prompt=number(row, "isl"),
@@ -109,6 +122,17 @@ def point_from_serving_row(row: Mapping[str, str | None]) -> Point:
             batch=max(int(number(row, "conc") or number(row, "global_batch", 1)), 1),
         ),
     )
+
+
+def _drafts(row: Mapping[str, str | None]) -> bool:
+    """Whether the run predicts several tokens a step: `mtp` says so, or its container does.
+
+    TensorRT-LLM 1.2.0rc6.post3 served DeepSeek only with its draft layer in the published records
+    (4.3 ms a token at batch 4 on 8 B200, where post2 took 7.2); the records' `mtp` says 0.
+    """
+    release = text(row, "backend_version")
+    deepseek = "deepseek" in text(row, "model_path").lower()
+    return number(row, "mtp") > 0 or (deepseek and release == "1.2.0rc6.post3")
 
 
 def _serving_shape(row: Mapping[str, str | None], total: float) -> Shape:
@@ -161,18 +185,23 @@ def _setting(row: Mapping[str, str | None]) -> Setting:
         engine=_engine(row),
         backend=text(row, "backend"),
         devices=max(int(number(row, "n_devices", 1)), 1),
-        parallelism=text(row, "parallelism"),
+        parallelism="row" if "sm-row" in text(row, "note") else text(row, "parallelism"),
         kv_bytes=_kv_bytes(text(row, "kv_type")),
         threads=int(threads[1]) if threads else 0,
     )
 
 
 def _engine(row: Mapping[str, str | None]) -> str:
-    """The engine's name; where a run's label says `mlx-vlm`, that other, slower MLX engine."""
+    """The engine's name, or the one inside it that the run's label betrays.
+
+    `mlx-vlm` is another, slower MLX engine; Ollama runs `4bit` and `8bit` weights with MLX, since
+    llama.cpp has no such format.
+    """
     engine, label = text(row, "engine"), text(row, "model_as_published").lower()
     if engine == "mlx" and ("mlx-vlm" in label or label.endswith("bit default")):
         return "mlx-vlm"
-    return engine
+    bits_only = re.fullmatch(r"\d+-?bit", text(row, "quant").lower())
+    return f"{engine} mlx" if engine == "ollama" and bits_only else engine
 
 
 def _kv_bytes(kv_type: str) -> float:
@@ -190,4 +219,13 @@ def _load(row: Mapping[str, str | None]) -> Load:
         depth=depth,
         context=number(row, "ctx_avg") or depth + prompt + generate / 2,
         batch=int(number(row, "batch", 1)),
+        whole_request=_whole_request(row),
     )
+
+
+def _whole_request(row: Mapping[str, str | None]) -> bool:
+    """Crowd-submitted vLLM speeds are tokens over the whole request, as its client prints them.
+
+    40 tok/s after a prompt of 40,000 tokens, 147 after 10,000, 300 after 60, all on one machine.
+    """
+    return text(row, "tier") == "C" and engine_family(text(row, "engine")) == "vllm"

@@ -85,12 +85,10 @@ def batch_features(point: Point, batch: float) -> dict[str, float]:
     separate = point.setting.devices > ONE_NODE
     group = group_devices(point)
     tables = shape.embedding_b * (1 if shape.shares_embedding else 2)
-    dense_b, expert_b = _parts(point, tables)
+    dense_b, expert_b = shape.dense_b, shape.total_b - shape.dense_b if shape.moe else 0.0
     wide = max(dense_bits(point), point.bits) / 8
     expert_bytes = max((point.weights_gb - dense_b * wide) / max(expert_b, 1e-9), 0.0)
-    chosen = max(shape.active_b - dense_b, 0.0)
-    touched = expert_b * (1 - (1 - min(chosen / expert_b, 1.0)) ** batch**SKEW) if expert_b else 0.0
-    q_width = max(shape.width, shape.kv_heads * shape.head_dim)
+    touched = expert_b * (1 - (1 - shape.expert_share) ** batch**SKEW)
     generate = max(load.generate, 1.0)
     computed = max(shape.active_b - shape.embedding_b, 0.3 * shape.active_b)
     boost = rate_boost(point)
@@ -118,21 +116,15 @@ def batch_features(point: Point, batch: float) -> dict[str, float]:
         "batch": float(batch),
         "scheduled": batch / ranks,
         "prompt_gflop": 0.0 if separate else 2 * computed * load.prompt / group,
-        "prompt_attention_gflop": (2 * q_width * shape.full_layers * load.prompt**2 / 1e9 / group),
+        "prompt_attention_gflop": (
+            2 * shape.queries * shape.full_layers * load.prompt**2 / 1e9 / group
+        ),
         "generate": generate,
         "queued": 0.0,
         "chunk": chunk_tokens(point),
         "group": float(group),
+        "drafting": float(point.setting.drafting),
     }
-
-
-def _parts(point: Point, tables: float) -> tuple[float, float]:
-    """(dense, expert) parameters, 10^9."""
-    shape = point.shape
-    if not shape.moe:
-        return shape.total_b, 0.0
-    dense = min(2.5 * shape.layers * shape.width**2 / 1e9 + tables, 0.7 * shape.active_b)
-    return dense, shape.total_b - dense
 
 
 def fast_links(point: Point) -> bool:
@@ -157,7 +149,7 @@ def rate_boost(point: Point) -> float:
     quant, name = point.quant, point.machine.name.lower()
     if quant == "q8":
         return 1.0 if "a100" in name or "3090" in name else 2.0
-    if quant == "fp4":
+    if quant == "fp4" or "mxfp4" in point.setting.quant.lower():
         blackwell = any(w in name for w in ("b200", "b300", "pro 6000", "50"))
-        return 4.0 if blackwell else 1.0
+        return (4.0 if quant == "fp4" else 2.0) if blackwell else 1.0
     return 1.0
