@@ -277,6 +277,39 @@ def test_c29_wrapped_json_is_mended_only_where_the_policy_says_so(
     assert client.records()[-1].flags == ()
 
 
+@pytest.mark.parametrize("repair", [False, True])
+def test_c29_a_stream_of_wrapped_json_passes_as_it_comes_and_is_flagged(
+    start: Start, upstream: ScriptedUpstream, repair: bool
+) -> None:
+    config = backend("home/m", upstream, capabilities=["json_schema"])
+    client = start(config + ("[server]\nrepair_json = true\n" if repair else ""))
+    pieces = [WRAPPED[:9], WRAPPED[9:]]
+    upstream.script(replies.chat_stream(pieces), replies.chat_stream(['{"a":', ' "y"}']))
+    assert client.chat(stream=True, response_format=SPEC).text == WRAPPED
+    assert client.record.flags == ("json_invalid",)
+    assert client.chat(stream=True, response_format=SPEC).text == '{"a": "y"}'
+    assert client.records()[-1].flags == ()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_c29_json_is_looked_at_in_other_protocols_too(
+    start: Start, upstream: ScriptedUpstream, stream: bool
+) -> None:
+    config = backend("home/m", upstream, capabilities=["json_schema"])
+    client = start(config + "[server]\nrepair_json = true\n")
+    upstream.script(replies.chat_stream([WRAPPED]) if stream else replies.chat(WRAPPED))
+    form = {"format": {"type": "json_schema", "name": "a", "schema": SPEC["json_schema"]["schema"]}}
+    body = {"model": "home/m", "input": "Say hello.", "text": form, "stream": stream}
+    answer = client.post("/v1/responses", body)
+    assert answer.status == 200
+    if stream:
+        assert "Sure!" in answer.events[-1]["response"]["output"][0]["content"][0]["text"]
+        assert client.record.flags == ("json_invalid",)
+    else:
+        assert answer.json["output"][0]["content"][0]["text"] == '{"a": "x"}'
+        assert client.record.flags == ("json_repaired",)
+
+
 def test_c30_signed_thinking_stays_in_its_dialect(
     start: Start, upstream: ScriptedUpstream, other: ScriptedUpstream
 ) -> None:

@@ -223,7 +223,7 @@ class ServerTable(Table, frozen=True):
         Meta(description="`closed`: a call that cannot be recorded fails; `open`: it is served"),
     ] = "closed"
     repair_json: Annotated[
-        bool, Meta(description="unwrap fenced JSON of a model that was asked for JSON, and flag it")
+        bool, Meta(description="unwrap fenced JSON of a local model asked for it; not in streams")
     ] = False
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from locavore.core.backend import Backend, Capability
+from locavore.core.backend import Backend
 from locavore.core.decision import Decision
 from locavore.core.errors import (
     LocavoreError,
@@ -32,10 +32,10 @@ from locavore.core.outcome import CallRecord
 from locavore.core.ports import Headers
 from locavore.core.request import Request
 from locavore.ledger.budgets import Reservation
-from locavore.serving import replying, spending
+from locavore.serving import json_answers, replying, spending
 from locavore.serving.attempt import Attempt
 from locavore.serving.client import CLIENT_LEFT, Gone, Reply
-from locavore.serving.json_answers import checked_body
+from locavore.serving.json_answers import NEEDS
 from locavore.serving.record import call_record, estimated_usage, total_cost
 from locavore.serving.truncation import truncated_by
 from locavore.serving.watching import Copying
@@ -44,16 +44,16 @@ from locavore.wire.formats import FORMATS
 if TYPE_CHECKING:
     from locavore.serving.pipeline import Arrival, Pipeline, State
 
-_JSON_NEEDS = frozenset({Capability.JSON_OBJECT.value, Capability.JSON_SCHEMA.value})
-
 
 class ServedCall:
     """A call in flight. `Owner` of its attempts, `Listener` of its client."""
 
+    first_kind = "first"
     __slots__ = (
         "_arrival",
         "_attempt",
         "_attempts",
+        "_copy",
         "_done",
         "_draining",
         "_flags",
@@ -107,7 +107,9 @@ class ServedCall:
         self._head_sent = False
         self._draining = False
         self._done = False
-        self._watched: Copying | None = None
+        self._watched = False
+        self._copy: Copying | None = None
+        """What the client was sent, where somebody looks at that."""
 
     # -- attempts -----------------------------------------------------------------------------
 
@@ -116,9 +118,10 @@ class ServedCall:
         self._try()
 
     def _prepare(self) -> None:
-        watcher = self._pipeline.watcher
-        if watcher is not None and watcher.wants(self.request, self.decision):
-            self._reply = self._watched = Copying(self._reply, self.request)
+        request, watcher = self.request, self._pipeline.watcher
+        self._watched = watcher is not None and watcher.wants(request, self.decision)
+        if self._watched or (request.stream and not NEEDS.isdisjoint(request.needs)):
+            self._reply = self._copy = Copying(self._reply, request)
         self._reply.listener = self
         self._pipeline.budget.first()
         if self._reservation is not None and self._limits is not None:
@@ -141,15 +144,14 @@ class ServedCall:
             backend,
             target,
             f"{self.decision.id}.{number}",
-            self._kind(number),
+            self._kind() if number else self.first_kind,
             self._arrival.envelope.headers,
         )
         self._tries += 1
         attempt.enter()
 
-    def _kind(self, number: int) -> str:
-        if not number:
-            return "first"
+    def _kind(self) -> str:
+        """Of an attempt that is not the first."""
         return "retry" if self._tries else "fallback"
 
     def on_refused(self, error: LocavoreError) -> None:
@@ -234,6 +236,9 @@ class ServedCall:
             attempt.drop()
             self.on_failed(short)
             return
+        if self._copy is not None and json_answers.promised(self.request, self.backend):
+            _, flag = json_answers.checked_events(self._copy.events(data), repair=False)
+            self._flags += (flag,) if flag else ()
         self._answered(attempt, usage, attempt.events)
         failed = self._record("served", 200)
         self._reply.finish(data if failed is None else self._stream_failure(failed))
@@ -254,9 +259,9 @@ class ServedCall:
         if problem is not None:
             self.on_failed(problem)
             return
-        if not _JSON_NEEDS.isdisjoint(self.request.needs):
+        if not NEEDS.isdisjoint(self.request.needs):
             repair = self._state.snapshot.repair_json
-            out, flag = checked_body(out, self.request, self.backend, repair=repair)
+            out, flag = json_answers.checked_body(out, self.request, self.backend, repair=repair)
             self._flags += (flag,) if flag else ()
         self._answered(attempt, usage, max(1, len(out) // 4))
         self._respond_whole(out)
@@ -302,8 +307,8 @@ class ServedCall:
         except StoreError as error:
             pipeline.store_failed(error)
             return error if self._state.snapshot.store_failure == "closed" else None
-        if self._watched is not None and outcome == "served":
-            pipeline.tell(self._watched, record, self._state)
+        if self._watched and self._copy is not None and outcome == "served":
+            pipeline.tell(self._copy, record, self._state)
         return None
 
     def _call_record(self, outcome: str, status: int) -> CallRecord:
@@ -318,6 +323,7 @@ class ServedCall:
             flags=tuple(self._flags),
             baseline=self._state.baseline,
             grant=self._arrival.envelope.grant,
+            trace=self._arrival.envelope.trace,
         )
 
     # -- what the client is sent --------------------------------------------------------------

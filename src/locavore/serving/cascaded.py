@@ -39,6 +39,7 @@ UNDECIDED = b"undecided"
 class CascadedCall(ServedCall):
     """A call in flight that has a local answer of its own before its plan begins."""
 
+    first_kind = "escalation"
     __slots__ = (
         "_contract",
         "_escalates",
@@ -217,10 +218,10 @@ class CascadedCall(ServedCall):
 
     # -- the escalation -----------------------------------------------------------------------
 
-    def _kind(self, number: int) -> str:
+    def _kind(self) -> str:
         if self._position or self._tries:
-            return super()._kind(number)
-        return "escalation"
+            return super()._kind()
+        return self.first_kind
 
     def _to_fallback(self, error: LocavoreError) -> bool:
         """A sound local answer is nearer than any third model."""

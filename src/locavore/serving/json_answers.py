@@ -1,50 +1,76 @@
-"""JSON that a local model was asked for: looked at, and mended only where policy says so (C29)."""
+"""JSON that a local model was asked for: looked at, and mended only where policy says so (C29).
+
+A stream has gone out by the time its text is known, so it is looked at and never mended.
+"""
 
 import json
+from collections.abc import Mapping
+
+import msgspec
 
 from locavore.core.backend import Backend, Capability
+from locavore.core.events import Event, TextDelta
 from locavore.core.request import Request
+from locavore.wire.decoding import decode_object, encode
+from locavore.wire.folding import fold
+from locavore.wire.formats import FORMATS
 from locavore.wire.json_repair import repair_json
 
-_ASKED = frozenset({Capability.JSON_OBJECT.value, Capability.JSON_SCHEMA.value})
+NEEDS = frozenset({Capability.JSON_OBJECT.value, Capability.JSON_SCHEMA.value})
+"""What a request needs whose answer must be JSON."""
 INVALID, REPAIRED = "json_invalid", "json_repaired"
 """Flags of a record."""
 
 
 def promised(request: Request, backend: Backend) -> bool:
-    """Whether the answer must be JSON and nobody but us looks: a cloud keeps its own promise."""
-    return not _ASKED.isdisjoint(request.needs) and backend.place.local
+    """Whether nobody but us looks at JSON that was asked for: a cloud keeps its own promise."""
+    return backend.place.local and not NEEDS.isdisjoint(request.needs)
 
 
-def checked_text(
-    text: str, request: Request, backend: Backend, *, repair: bool
-) -> tuple[str, str | None]:
-    """(text, flag). Without `repair` nothing is changed: the flag says what was seen."""
-    if not promised(request, backend) or not text or _parses(text):
-        return text, None
-    mended = repair_json(text) if repair else None
-    return (text, INVALID) if mended is None else (mended, REPAIRED)
+def checked_events(events: list[Event], *, repair: bool) -> tuple[list[Event], str | None]:
+    """(events, flag) of an answer that must be JSON. Without `repair` nothing is changed."""
+    mended: dict[int, str] = {}
+    for choice in fold(events).choices:
+        if not choice.text or _parses(choice.text):
+            continue
+        text = repair_json(choice.text) if repair else None
+        if text is None:
+            return events, INVALID
+        mended[choice.index] = text
+    return (_with_texts(events, mended), REPAIRED) if mended else (events, None)
 
 
 def checked_body(
     body: bytes, request: Request, backend: Backend, *, repair: bool
 ) -> tuple[bytes, str | None]:
-    """The same for a whole chat completion, all its choices."""
-    if not promised(request, backend) or request.format != "openai_chat":
+    """The same for a whole answer in the client's format; what is not text stays as it came."""
+    if not promised(request, backend):
         return body, None
-    answer = json.loads(body)
-    flag: str | None = None
-    for choice in answer.get("choices", ()):
-        message = choice.get("message") or {}
-        text = message.get("content")
-        if not isinstance(text, str):
-            continue
-        mended, seen = checked_text(text, request, backend, repair=repair)
-        if seen == INVALID:
-            return body, INVALID
-        if seen is not None:
-            message["content"], flag = mended, seen
-    return (json.dumps(answer).encode(), flag) if flag else (body, None)
+    fmt = FORMATS[request.format]
+    events, flag = checked_events(fmt.answer(body), repair=repair)
+    if flag != REPAIRED:
+        return body, flag
+    if request.format != "openai_chat":
+        return fmt.answer_body(events, request), flag
+    texts = {choice.index: choice.text for choice in fold(events).choices}
+    answer = decode_object(body)
+    for choice in answer["choices"]:
+        choice["message"]["content"] = texts[choice.get("index", 0)]
+    return encode(answer), flag
+
+
+def _with_texts(events: list[Event], texts: Mapping[int, str]) -> list[Event]:
+    """The same answer with other words, all of them where a choice's first ones stood."""
+    written: list[Event] = []
+    said: set[int] = set()
+    for event in events:
+        if not (isinstance(event, TextDelta) and event.choice in texts):
+            written.append(event)
+        elif event.choice not in said:
+            said.add(event.choice)
+            text = texts[event.choice]
+            written.append(msgspec.structs.replace(event, text=text, logprobs=None))
+    return written
 
 
 def _parses(text: str) -> bool:

@@ -51,6 +51,8 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     labels: frozenset[str] = frozenset()
     session: str | None = None
     no_fallback: bool = False
+    trace: str | None = None
+    """The client's `traceparent`, for telemetry."""
     headers: Headers = ()
     """Headers to send upstream, already chosen from an allow-list."""
 

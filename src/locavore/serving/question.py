@@ -13,12 +13,11 @@ import msgspec
 
 from locavore.core.backend import Capability
 from locavore.core.errors import LocavoreError, RequestError, UpstreamError
-from locavore.core.events import Event, FinishReason, TextDelta
+from locavore.core.events import Event, FinishReason
 from locavore.core.money import Usage
 from locavore.core.outcome import Attempt as AttemptRecord
-from locavore.serving import replying
+from locavore.serving import json_answers, replying
 from locavore.serving.attempt import Attempt
-from locavore.serving.json_answers import checked_text
 from locavore.serving.record import LATE, estimated_usage
 from locavore.serving.truncation import truncated_by
 from locavore.strategies.looking import Answer, ToolUse
@@ -207,35 +206,27 @@ class Question:
             written = max(1, len(folded.choices[0].text) // 4)
             usage = estimated_usage(self._decision, output_tokens=written, known=usage)
         sure = logprobs.mean(events)
-        unchanged = attempt.outgoing is not None and attempt.outgoing.passed
+        kept = body if attempt.outgoing is not None and attempt.outgoing.passed else None
         if self._looks:
             events = logprobs.unasked(events)
-            body = logprobs.without(body) if unchanged else body
-        events, text, flag = self._checked(events, folded.choices[0].text)
-        if flag:
-            flags.append(flag)
-        record = attempt.finish(usage)
-        answer = answer_of(folded, self._backend.id, text, usage, sure, self._seconds())
-        kept = body if unchanged and text == folded.choices[0].text else None
+            kept = None if kept is None else logprobs.without(kept)
+        if json_answers.promised(self._request, self._backend):
+            repair = self._state.snapshot.repair_json
+            events, flag = json_answers.checked_events(events, repair=repair)
+            flags += (flag,) if flag else ()
+            if flag == json_answers.REPAIRED:
+                folded, kept = fold(events), None
+        text = folded.choices[0].text
         self._end(
             Answered(
-                answer=answer,
-                record=record,
+                answer=answer_of(folded, self._backend.id, text, usage, sure, self._seconds()),
+                record=attempt.finish(usage),
                 events=tuple(events),
                 body=kept,
                 attempt=attempt,
                 flags=tuple(flags),
             )
         )
-
-    def _checked(self, events: list[Event], text: str) -> tuple[list[Event], str, str | None]:
-        """JSON that was asked for, mended where policy says so (C29)."""
-        mended, flag = checked_text(
-            text, self._request, self._backend, repair=self._state.snapshot.repair_json
-        )
-        if mended == text:
-            return events, text, flag
-        return _with_text(events, mended), mended, flag
 
     def _tell(self, failed: str, record: AttemptRecord | None, flags: tuple[str, ...] = ()) -> None:
         answer = Answer(backend=self._backend.id, failed=failed, seconds=self._seconds())
@@ -284,16 +275,3 @@ def answer_of(
         mean_logprob=mean_logprob,
         seconds=seconds,
     )
-
-
-def _with_text(events: list[Event], text: str) -> list[Event]:
-    """The same answer with other words, all of them where the first ones stood."""
-    written: list[Event] = []
-    said = False
-    for event in events:
-        if not (isinstance(event, TextDelta) and event.choice == 0):
-            written.append(event)
-        elif not said:
-            said = True
-            written.append(TextDelta(text=text))
-    return written

@@ -107,6 +107,7 @@ def call_record(
     flags: tuple[str, ...],
     baseline: Backend | None,
     grant: Grant | None = None,
+    trace: str | None = None,
 ) -> CallRecord:
     """The record of a finished call, with what its tokens would have cost on the baseline."""
     served = answering(attempts) if outcome == "served" else None
@@ -129,6 +130,7 @@ def call_record(
         key_name=request.key_name,
         session=request.session,
         user=request.user,
+        trace=trace,
         tenant=(grant.tenant or None) if grant else None,
         team=(grant.team or None) if grant else None,
         flags=flags,

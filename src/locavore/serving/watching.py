@@ -75,14 +75,15 @@ class Copying:
         self._sent.append(data)
         self._reply.finish(data)
 
+    def events(self, last: bytes = b"") -> list[Event]:
+        """What the client was sent, with the bytes that are about to follow."""
+        fmt, sent = FORMATS[self._request.format], b"".join((*self._sent, last))
+        if not self._request.stream:
+            return fmt.answer(sent)
+        reader = fmt.stream_reader()
+        return [*reader.feed(sent), *reader.close()]
+
     def tell(self, watcher: Watcher, record: CallRecord, state: "State") -> None:
         """Hand over what was sent."""
-        fmt, sent = FORMATS[self._request.format], b"".join(self._sent)
-        if self._request.stream:
-            reader = fmt.stream_reader()
-            answer = [*reader.feed(sent), *reader.close()]
-        else:
-            answer = fmt.answer(sent)
-        watcher.served(
-            Watched(request=self._request, record=record, answer=tuple(answer), state=state)
-        )
+        answer = tuple(self.events())
+        watcher.served(Watched(request=self._request, record=record, answer=answer, state=state))
