@@ -97,6 +97,20 @@ class Row:
 class Weigher:
     """One call against the options of its kind."""
 
+    __slots__ = (
+        "_against",
+        "_call",
+        "_facts",
+        "_failure_rate",
+        "_latency",
+        "_limits",
+        "_policy",
+        "_prices",
+        "_request",
+        "_rows",
+        "_usage",
+    )
+
     def __init__(
         self,
         request: Request,
