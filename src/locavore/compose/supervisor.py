@@ -22,6 +22,7 @@ import msgspec
 from locavore.compose.control import Channel, Drain, Load, Loaded, Resolve, Resolved, Status
 from locavore.compose.inventory import Inventory
 from locavore.compose.promise_keeping import PromiseKeeping
+from locavore.compose.telling import Telemetry, telemetry
 from locavore.compose.upkeep import Upkeep
 from locavore.config import Config
 from locavore.config import load as load_config
@@ -94,6 +95,7 @@ class Supervisor:
         self._refusals: Counter[str] = Counter()
         """Of workers that have ended."""
         self._ingester: Ingester | None = None
+        self._telemetry: Telemetry | None = None
         self.port = config.server.port
         self.inventory = Inventory(config, env, tell=tell, changed=self._inventory_changed)
         self._seen = _stamp(config.path)
@@ -120,6 +122,9 @@ class Supervisor:
         await self.inventory.look(own_port=self.port)
         await asyncio.to_thread(self._upkeep.keys_changed)
         await self._publish()
+        self._telemetry = await asyncio.to_thread(
+            telemetry, self.config, lambda: self.snapshot.policy, env=self._env, tell=self._tell
+        )
         self._write_status()
         self._heed_signals()  # before anybody is told that it serves
         loops = (self._watch(), self._keep(), self._keep_promises(), self._alert(), self._reprice())
@@ -323,6 +328,8 @@ class Supervisor:
         await self.inventory.close()
         if self._ingester is not None:
             await asyncio.to_thread(self._ingester.stop)
+        if self._telemetry is not None:
+            await asyncio.to_thread(self._telemetry.stop)
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -342,6 +349,8 @@ class Supervisor:
         await self.inventory.close()
         if self._ingester is not None:
             await asyncio.to_thread(self._ingester.stop)
+        if self._telemetry is not None:
+            await asyncio.to_thread(self._telemetry.stop)
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

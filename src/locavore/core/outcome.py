@@ -83,6 +83,8 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The call that caused this one: a judge's, a shadow's, a classifier's."""
     session: str | None = None
     user: str | None = None
+    trace: str | None = None
+    """The client's `traceparent`, if it sent one."""
     flags: tuple[str, ...] = ()
     """e.g. `usage_estimated`, `json_repaired`, `test_model`."""
     baseline_cost: Cost | None = None

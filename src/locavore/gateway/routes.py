@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from locavore.core.errors import LocavoreError, RequestError
 from locavore.core.ports import Headers
+from locavore.core.trace import kept
 from locavore.gateway.exchange import Exchange, Handler
 from locavore.gateway.keys import KeyCheck, for_calls
 from locavore.gateway.server import Routes
@@ -56,7 +57,7 @@ _NO_LABELS: frozenset[str] = frozenset()
 
 def envelope(headers: Headers, keys: KeyCheck) -> Envelope:
     """Read the headers that matter, in one pass."""
-    authorization = api_key = session = None
+    authorization = api_key = session = trace = None
     labels, no_fallback = _NO_LABELS, False
     forwarded: list[tuple[bytes, bytes]] = []
     for name, value in headers:
@@ -75,14 +76,18 @@ def envelope(headers: Headers, keys: KeyCheck) -> Envelope:
                 session = _text(name, value)
             elif name == b"x-locavore-no-fallback":
                 no_fallback = value.lower() in (b"1", b"true", b"yes")
+        elif name == b"traceparent":
+            trace = kept(value)
     grant = keys.grant(authorization, api_key)
-    if grant is None and not forwarded and not labels and session is None and not no_fallback:
+    plain = not forwarded and not labels and session is None and not no_fallback and trace is None
+    if grant is None and plain:
         return PLAIN
     return Envelope(
         grant=grant,
         labels=labels,
         session=session,
         no_fallback=no_fallback,
+        trace=trace,
         headers=forwarded,
     )
 

@@ -1,0 +1,183 @@
+"""A thread that tells a collector what the ledger has recorded since it was asked last.
+
+The ledger is the buffer: while the collector is away, records wait there and are told later. A
+batch that is refused again and again is given up, and counted.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+import requests
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExportResult
+
+from locavore import __version__
+from locavore.core.errors import StoreError
+from locavore.core.outcome import CallRecord
+from locavore.core.policy import Policy
+from locavore.core.trace import parent_of
+from locavore.ledger.database import Database
+from locavore.ledger.sqlite import store_path, translated
+from locavore.ledger.store import open_store
+from locavore.telemetry import unsent
+from locavore.telemetry.boundary import farthest
+from locavore.telemetry.meters import Meters
+from locavore.telemetry.settings import Settings
+from locavore.telemetry.spans import SCHEMA, spans
+
+INTERVAL_S = 1.0
+TRIES = 5
+Tell = Callable[[str], None]
+log = logging.getLogger(__name__)
+_DECODE = msgspec.msgpack.Decoder(CallRecord).decode
+
+
+class Telemetry:
+    """Of one gateway. `start` and `stop` are for any thread, the rest runs in its own."""
+
+    def __init__(
+        self,
+        home: Path,
+        found: Settings,
+        policy: Callable[[], Policy],
+        *,
+        url: str | None = None,
+        env: Mapping[str, str],
+        tell: Tell,
+    ) -> None:
+        """`policy`: the one in force; `url`: as for `ledger.store.open_store`."""
+        self._home = home
+        self._url = url
+        self._settings = found
+        self._policy = policy
+        self._tell = tell
+        self._resource = Resource.create(_about(env))
+        self._spans = OTLPSpanExporter(session=_session(found)) if found.traces else None
+        self._provider = self._metrics(found) if found.metrics else None
+        self.meters = (
+            Meters(self._provider.get_meter("locavore", __version__, SCHEMA))
+            if self._provider
+            else None
+        )
+        self._waiting: list[ReadableSpan] = []
+        self._tries = 0
+        self._db: Database | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="telemetry", daemon=True)
+        self.withheld = 0
+        """Calls whose telemetry may not travel as far as the collector is."""
+        self.failure: str | None = None
+
+    def _metrics(self, found: Settings) -> MeterProvider:
+        exporter = OTLPMetricExporter(session=_session(found))
+        return MeterProvider([PeriodicExportingMetricReader(exporter)], self._resource)
+
+    def start(self) -> None:
+        """Tell what is recorded from now on. Raises StoreError."""
+        with translated(store_path(self._home)):
+            unsent.begin(self._open())
+        self._thread.start()
+
+    def stop(self) -> None:
+        """After the ledger was closed: tell what is left, if the collector still listens."""
+        self._stopping.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+            if self.failure is None:
+                self._round()
+        if self._spans is not None:
+            self._spans.shutdown()  # type: ignore[no-untyped-call]
+        if self._provider is not None:
+            self._provider.shutdown(timeout_millis=5_000)
+        self._let_go()
+
+    def _loop(self) -> None:
+        while not self._stopping.wait(INTERVAL_S):
+            self._round()
+
+    def _round(self) -> None:
+        try:
+            while self._send() and self._claim():
+                pass
+        except StoreError as error:
+            self._failed(error.message)
+            self._let_go()
+
+    def _claim(self) -> bool:
+        """The next records; False: there are none."""
+        with translated(store_path(self._home)):
+            bodies = unsent.claim(self._open())
+        for body in bodies:
+            self._take(_DECODE(body))
+        return bool(bodies)
+
+    def _take(self, record: CallRecord) -> None:
+        if farthest(record, self._policy()) < self._settings.place:
+            if not self.withheld:
+                self._tell(
+                    "telemetry: the collector is farther away than some calls may travel; theirs "
+                    "is withheld"
+                )
+            self.withheld += 1
+            return
+        if self.meters is not None:
+            self.meters.count(record)
+        parent = parent_of(record.trace)
+        if self._spans is not None and (parent is None or parent.sampled):
+            self._waiting += spans(record, self._resource)
+
+    def _send(self) -> bool:
+        """Whether nothing waits any more."""
+        if not self._waiting or self._spans is None:
+            return True
+        if self._spans.export(self._waiting) is SpanExportResult.SUCCESS:
+            if self.failure is not None:
+                self._tell("telemetry: the collector answers again")
+            self.failure, self._tries = None, 0
+            self._waiting = []
+            return True
+        self._tries += 1
+        if self._tries >= TRIES:
+            self._tell(f"telemetry: {len(self._waiting)} spans given up after {TRIES} tries")
+            self._waiting, self._tries = [], 0
+        self._failed("the collector does not take spans")
+        return False
+
+    def _failed(self, why: str) -> None:
+        if self.failure is None:
+            self._tell(f"telemetry: {why}; tried again")
+        self.failure = why
+
+    def _open(self) -> Database:
+        if self._db is None:
+            self._db = open_store(self._home, self._url)
+        return self._db
+
+    def _let_go(self) -> None:
+        db, self._db = self._db, None
+        if db is not None:
+            db.close()
+
+
+def _session(found: Settings) -> requests.Session:
+    """A redirect or a proxy of the environment could lead farther than the address says."""
+    session = requests.Session()
+    session.max_redirects = 0
+    session.trust_env = not found.direct
+    return session
+
+
+def _about(env: Mapping[str, str]) -> dict[str, str]:
+    about = {SERVICE_VERSION: __version__}
+    named = env.get("OTEL_SERVICE_NAME") or "service.name=" in env.get(
+        "OTEL_RESOURCE_ATTRIBUTES", ""
+    )
+    return about if named else {SERVICE_NAME: "locavore", **about}
