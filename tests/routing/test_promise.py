@@ -171,18 +171,18 @@ def test_one_prompt_labelled_often_is_not_many_witnesses() -> None:
 def _served(monitor: Monitor, random: Random, losing: float, calls: int) -> None:
     for _ in range(calls):
         lost = random.random() < losing
-        monitor.observe(kept=True, weak=float(not lost), strong=1.0, propensity=0.05)
+        monitor.observe(kept=True, weak=float(not lost), strong=1.0)
 
 
 def test_the_monitor_withdraws_under_drift_and_seldom_otherwise() -> None:
     random = Random(4)
     withdrawn = 0
     for _ in range(400):
-        monitor = Monitor(0.95, alpha=0.05, floor=0.05)
+        monitor = Monitor(0.95, alpha=0.05)
         _served(monitor, random, 0.05, 200)  # exactly at the promise: the hardest honest case
         withdrawn += monitor.withdrawn
     assert withdrawn <= 400 * 0.05 + 3.1 * (400 * 0.05 * 0.95) ** 0.5
-    drifting = Monitor(0.95, alpha=0.05, floor=0.05)
+    drifting = Monitor(0.95, alpha=0.05)
     history = []
     for losing, calls in ((0.03, 200), (0.25, 300)):
         _served(drifting, random, losing, calls)
@@ -193,14 +193,40 @@ def test_the_monitor_withdraws_under_drift_and_seldom_otherwise() -> None:
     assert achieved.low < achieved.mean < achieved.high < 0.95
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.05])
+@pytest.mark.parametrize("explored", [(1.0, 1.0), (0.5, 0.1)], ids=["evenly", "unevenly"])
+def test_promises_that_hold_are_withdrawn_at_most_at_the_stated_rate(
+    noise: float, explored: tuple[float, float]
+) -> None:
+    """`explored`: propensity of hard calls and of easy ones; looked at after each call."""
+    random, target, alpha = Random(31), 0.9, 0.05
+    least = min(explored)
+    withdrawn = 0
+    for _ in range(WORKLOADS):
+        losing, monitor = random.uniform(0.3, 1.0), Monitor(target, alpha=alpha)
+        hard_share = (1 - target) / losing  # exactly at the promise: the hardest honest case
+        while monitor.n < 100:
+            hard = random.random() < hard_share
+            propensity = explored[0] if hard else explored[1]
+            if random.random() >= propensity:
+                continue
+            weak = 0.0 if hard and random.random() < losing else 1.0
+            weak, strong = (1 - v if random.random() < noise else v for v in (weak, 1.0))
+            weight = least / propensity
+            if monitor.observe(kept=True, weak=weak, strong=strong, weight=weight):
+                break
+        withdrawn += monitor.withdrawn
+    assert withdrawn <= _most(alpha)
+
+
 def test_calls_explored_more_often_do_not_bias_what_is_achieved() -> None:
     random = Random(6)
-    monitor = Monitor(0.9, floor=0.1)
+    monitor = Monitor(0.9)
     for _ in range(6000):
         hard = random.random() < 0.5
         propensity = 0.5 if hard else 0.1
         if random.random() < propensity:
-            monitor.observe(kept=True, weak=float(not hard), strong=1.0, propensity=propensity)
+            monitor.observe(kept=True, weak=float(not hard), strong=1.0, weight=0.1 / propensity)
     achieved = monitor.achieved()
     assert achieved is not None
     assert achieved.low < 0.5 < achieved.high
@@ -220,7 +246,7 @@ def test_what_was_promised_is_achieved_on_new_calls_and_shown_with_its_interval(
         [workload.call(k) for k in range(400)], target, _evidence((-2.5, 1.5), 0.03)
     )
     assert promise.share > 0.2
-    monitor, kept, gains, cloud = Monitor(TARGET.quality, floor=0.1), 0, 0.0, 0.0
+    monitor, kept, gains, cloud = Monitor(TARGET.quality), 0, 0.0, 0.0
     for k in range(8000):
         call = workload.call(10_000 + k)
         stays = promise.keeps(call.look)
@@ -228,7 +254,7 @@ def test_what_was_promised_is_achieved_on_new_calls_and_shown_with_its_interval(
         gains += call.gain if stays else 0.0
         cloud += call.strong
         if random.random() < 0.1:
-            monitor.observe(kept=stays, weak=call.weak, strong=call.strong, propensity=0.1)
+            monitor.observe(kept=stays, weak=call.weak, strong=call.strong)
     assert 1 + gains / cloud >= TARGET.quality
     assert abs(kept / 8000 - promise.share) < 0.1
     achieved = monitor.achieved()

@@ -71,15 +71,16 @@ class _Watched:
 class _Sampled:
     """Calls that are scored, as they come, standing for all that were explored.
 
-    Calls served at home may be scored more or less often than those served by the cloud, say
-    because two answers are more work to judge than one; the rate so far evens that out.
+    Two things are evened out: a share of explored calls that was changed, and calls kept at home
+    that are scored more or less often than the others, say because two answers are more work to
+    judge than one. Weights follow from what was known before a call's own score.
     """
 
     def __init__(self, target: float, scores: Callable[[Explored], Scores | None]) -> None:
-        self._target = target
         self._scores = scores
-        self._monitor: Monitor | None = None
-        self._floor = 1.0
+        self._monitor = Monitor(target, alpha=ALPHA / 2)
+        self._least = 1.0
+        """Smallest propensity so far: its calls stand for most."""
         self._scored = {True: 0, False: 0}
         self._last = ""
         self.broken: Estimate | None = None
@@ -90,23 +91,20 @@ class _Sampled:
         scores = self._scores(call)
         if scores is None:
             return
-        if self._monitor is None:  # the share that was configured then: later ones are weighed
-            self._floor = call.propensity
-            self._monitor = Monitor(self._target, alpha=ALPHA / 2, floor=self._floor)
+        self._least = min(self._least, call.propensity)
         self._last = max(self._last, call.id)
-        uneven = min(self._rate(call.kept, ids) / self._least(ids), EVENED)
+        weight = self._least / call.propensity / self._uneven(call.kept, ids)
         self._scored[call.kept] += 1
         got, cloud = scores
-        fired = self._monitor.observe(
-            kept=True, weak=got, strong=cloud, propensity=max(call.propensity * uneven, self._floor)
-        )
+        fired = self._monitor.observe(kept=True, weak=got, strong=cloud, weight=weight)
         if fired and self.broken is None:
             self.broken = self._monitor.achieved()
 
-    def _rate(self, kept: bool, ids: dict[bool, list[str]]) -> float:
-        """Share of the calls explored by now that are scored: known before this one's score."""
-        explored = bisect_right(ids[kept], self._last)
-        return (self._scored[kept] + 1) / (explored + 1)
+    def _uneven(self, kept: bool, ids: dict[bool, list[str]]) -> float:
+        """How much more often calls like this one are scored than the others, from 1 on."""
+        rates = {side: self._rate(side, ids[side]) for side in (True, False)}
+        return min(rates[kept] / min(rates.values()), EVENED)
 
-    def _least(self, ids: dict[bool, list[str]]) -> float:
-        return min(self._rate(kept, ids) for kept in (True, False))
+    def _rate(self, kept: bool, ids: list[str]) -> float:
+        """Share of the calls explored by now that are scored."""
+        return (self._scored[kept] + 1) / (bisect_right(ids, self._last) + 1)

@@ -14,27 +14,26 @@ CONFIDENCE = 0.95
 
 
 class Monitor:
-    """Fed with calls that were explored: both models answered and both answers were judged.
+    """Fed with calls that were explored: both models answered and both answers were judged."""
 
-    `floor` is the smallest share of calls explored; calls explored more often count for less, so
-    that the estimate stays that of the traffic (inverse propensity, bounded by one).
-    """
-
-    def __init__(self, target: float, *, alpha: float = 0.05, floor: float = 0.01) -> None:
-        if not 0 < target <= 1 or not 0 < alpha < 1 or not 0 < floor <= 1:
-            raise ValueError(f"target {target!r}, alpha {alpha!r}, floor {floor!r}: not in (0, 1]")
+    def __init__(self, target: float, *, alpha: float = 0.05) -> None:
+        if not 0 < target <= 1 or not 0 < alpha < 1:
+            raise ValueError(f"target {target!r}, alpha {alpha!r}: not in (0, 1]")
         self.target = target
         self.withdrawn = False
         self._alpha = alpha
-        self._floor = floor
         self._wager = Wager(worst=1.0)
         self._pairs: Counter[Pair] = Counter()
 
-    def observe(self, *, kept: bool, weak: float, strong: float, propensity: float) -> bool:
-        """Take one explored call; True when the promise is (or stays) withdrawn."""
-        if propensity < self._floor:
-            raise ValueError(f"propensity {propensity!r} is below the floor {self._floor!r}")
-        weight = self._floor / propensity
+    def observe(self, *, kept: bool, weak: float, strong: float, weight: float = 1.0) -> bool:
+        """Take one explored call; True when the promise is (or stays) withdrawn.
+
+        `weight`: how many calls of the traffic it stands for, relative to the one that stands for
+        most (the inverse of its propensity, scaled to at most one). It may follow from anything
+        but this call's scores.
+        """
+        if not 0 < weight <= 1:
+            raise ValueError(f"weight {weight!r}: not in (0, 1]")
         achieved = weak if kept else strong
         self._pairs[achieved, strong, weight] += 1
         if self._wager.bet(weight * (self.target * strong - achieved)) >= 1 / self._alpha:
