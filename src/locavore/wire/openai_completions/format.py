@@ -1,10 +1,13 @@
 """The format's face. Chunks, usage and errors are read as those of chat completions."""
 
 from locavore.core.events import Event
-from locavore.core.request import Conversation, Request, Turn
-from locavore.wire.openai_chat.format import OpenAIChat
+from locavore.core.request import Request
+from locavore.wire.face import Face
+from locavore.wire.openai_chat.errors import error_body, upstream_error
 from locavore.wire.openai_chat.reader import ChatReader, read_answer
 from locavore.wire.openai_chat.scanner import ChatScanner
+from locavore.wire.openai_chat.usage import read_usage
+from locavore.wire.openai_chat.writer import PING
 from locavore.wire.openai_completions.request import (
     NAME,
     read_conversation,
@@ -15,29 +18,24 @@ from locavore.wire.openai_completions.request import (
 from locavore.wire.openai_completions.writer import CompletionsWriter, answer_body
 
 
-class OpenAICompletions(OpenAIChat):
+class OpenAICompletions(Face):
     """`POST /v1/completions`."""
 
     name = NAME
     path = b"/completions"
-
-    def request(self, body: bytes) -> Request:
-        return read_request(body)
-
-    def turns(self, body: bytes) -> list[Turn]:
-        return read_turns(body)
-
-    def conversation(self, body: bytes) -> Conversation:
-        return read_conversation(body)
-
-    def body(self, conversation: Conversation, *, model: str, stream: bool) -> bytes:
-        return write_body(conversation, model=model, stream=stream)
+    PING = PING
+    asks_usage = True
+    request = staticmethod(read_request)
+    turns = staticmethod(read_turns)
+    conversation = staticmethod(read_conversation)
+    body = staticmethod(write_body)
+    stream_writer = staticmethod(CompletionsWriter)
+    usage = staticmethod(read_usage)
+    error_body = staticmethod(error_body)
+    upstream_error = staticmethod(upstream_error)
 
     def stream_reader(self) -> ChatReader:
         return ChatReader(raw=True)
-
-    def stream_writer(self, request: Request) -> CompletionsWriter:  # type: ignore[override] # a sibling
-        return CompletionsWriter(request)
 
     def scanner(self, *, strip_usage: bool = False) -> ChatScanner:
         return ChatScanner(strip_usage=strip_usage, raw=True)

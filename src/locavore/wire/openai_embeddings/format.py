@@ -10,8 +10,9 @@ from locavore.core.events import Event
 from locavore.core.money import Usage
 from locavore.core.request import Conversation, Request, Turn
 from locavore.wire.decoding import decode_request, untranslatable
+from locavore.wire.face import Face
 from locavore.wire.labelling import read_marks
-from locavore.wire.openai_chat.format import OpenAIChat
+from locavore.wire.openai_chat.errors import error_body, upstream_error
 from locavore.wire.openai_chat.request import text_bytes
 from locavore.wire.openai_chat.usage import read_usage
 
@@ -28,11 +29,14 @@ class EmbeddingsRequest(msgspec.Struct, gc=False):
 _DECODER = msgspec.json.Decoder(EmbeddingsRequest)
 
 
-class OpenAIEmbeddings(OpenAIChat):
+class OpenAIEmbeddings(Face):
     """`POST /v1/embeddings`. Its errors are chat's; there is no stream and no conversation."""
 
     name = NAME
     path = b"/embeddings"
+    PING = b""
+    error_body = staticmethod(error_body)
+    upstream_error = staticmethod(upstream_error)
 
     def request(self, body: bytes) -> Request:
         wire = decode_request(_DECODER, body)
