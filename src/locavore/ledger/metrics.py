@@ -44,6 +44,8 @@ _BUCKET: dict[str, Callable[[int], int]] = {
 _KIND = ATTEMPT_COLUMNS.index("kind")
 _FAULT = ATTEMPT_COLUMNS.index("fault")
 _WHO = itemgetter(ATTEMPT_COLUMNS.index("provider"), ATTEMPT_COLUMNS.index("model"))
+_STREAM = CALL_COLUMNS.index("stream")
+_PACE = itemgetter(*map(ATTEMPT_COLUMNS.index, ("ttft_ms", "duration_ms", "output_tokens")))
 _FORMAT_AT = 5
 """In a group's key."""
 _UPSERT = (
@@ -82,6 +84,7 @@ def write_metrics(groups: Groups, db: Database) -> None:
         who = _who(key[_FORMAT_AT], group)
         if group.calls:
             _observe_calls(added, who, group.calls)
+            _observe_streams(added, who, group.calls)
             decided.update([entry.chosen for entry in group.calls])
         if group.attempts:
             _observe_attempts(added, who, group.attempts)
@@ -134,23 +137,23 @@ def _observe_attempts(added: Added, who: Who, attempts: list[Row]) -> None:
         for kind in ("input", "output"):
             known = [n for n in found[f"{kind}_tokens"] if n is not None]
             _observe(added, "token_usage", who, kind, known)
-        if fault is None:
-            _observe_tokens(added, who, found)
 
 
-def _observe_tokens(added: Added, who: Who, served: dict[str, Any]) -> None:
-    """When the tokens of streams came; whole answers have no first one."""
-    if any(served["ttft_ms"]):
-        streams = [
-            (ttft, (duration - ttft) * 1000 // (tokens - 1) if tokens and tokens > 1 else None)
-            for ttft, duration, tokens in zip(
-                served["ttft_ms"], served["duration_ms"], served["output_tokens"], strict=True
-            )
-            if ttft is not None
-        ]
-        _observe(added, "time_to_first_token", who, "", [ttft for ttft, _ in streams])
-        paces = [pace for _, pace in streams if pace is not None]
-        _observe(added, "time_per_output_token", who, "", paces)
+def _observe_streams(added: Added, who: Who, calls: list[Entry]) -> None:
+    """When the tokens of served streams came; a whole answer has no first one."""
+    streams: list[Any] = [
+        _PACE(entry.answer)
+        for entry in calls
+        if entry.call[_STREAM] and entry.answer is not None and entry.answer[_FAULT] is None
+    ]
+    told = [row for row in streams if row[0] is not None]
+    _observe(added, "time_to_first_token", who, "", [ttft for ttft, _, _ in told])
+    paces = [
+        (duration - ttft) * 1000 // (tokens - 1)
+        for ttft, duration, tokens in told
+        if tokens is not None and tokens > 1
+    ]
+    _observe(added, "time_per_output_token", who, "", paces)
 
 
 def _observe(added: Added, name: str, who: Who, label: str, values: Sequence[int]) -> None:
