@@ -1,7 +1,6 @@
 """The cascade against scripted calls."""
 
 from collections.abc import Generator
-from decimal import Decimal
 
 import pytest
 
@@ -13,8 +12,6 @@ from locavore.strategies.cascade import (
     Plan,
     Served,
     cascade,
-    expected_cost_usd,
-    worth_trying,
 )
 from locavore.strategies.looking import (
     Answer,
@@ -189,10 +186,3 @@ def test_what_a_schema_check_does_not_know_passes() -> None:
     assert fits({"x": "y"}, {"$ref": "#/definitions/x"})
     assert not fits(True, {"type": "integer"})
     assert fits(None, {"type": ["string", "null"]})
-
-
-def test_the_attempt_counts_in_the_cost() -> None:
-    local, cloud = Decimal("0.001"), Decimal("0.01")
-    assert expected_cost_usd(0.5, local, cloud, samples=2) == Decimal("0.008")
-    assert worth_trying(0.5, local, cloud)
-    assert not worth_trying(0.05, local, cloud)

@@ -92,10 +92,5 @@ def expected_cost_usd(
     return local_usd * (1 + samples) + _decimal(1 - stays) * cloud_usd
 
 
-def worth_trying(stays: float, local_usd: Decimal, cloud_usd: Decimal, samples: int = 0) -> bool:
-    """Whether the attempt is expected to cost less than asking the cloud straight away."""
-    return expected_cost_usd(stays, local_usd, cloud_usd, samples) < cloud_usd
-
-
 def _decimal(share: float) -> Decimal:
     return Decimal(str(round(share, 6)))

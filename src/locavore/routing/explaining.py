@@ -275,12 +275,21 @@ def _notes(decision: Decision) -> list[str]:
         notes.append(f"tries that failed lately: {rates}")
     if given is not None and given.unjudged:
         notes.append(f"promises could not be judged: {given.unjudged}")
+    notes += [
+        f"{c.id} counts as free: it has no price; `locavore ledger local-price {c.id}` computes one"
+        for c in decision.considered
+        if c.cost_usd == 0 and c.verdict != "excluded" and _local(c)
+    ]
     if decision.explored is not None:
         pair = f"{decision.explored.local} and {decision.explored.cloud}"
         notes.append(f"explored: {pair} both answer, with probability {decision.propensity:g}")
     elif decision.propensity < 1:
         notes.append(f"not explored, with probability {decision.propensity:g}")
     return notes
+
+
+def _local(considered: Considered) -> bool:
+    return considered.place != "public_api" and not considered.id.startswith("cascade:")
 
 
 def _usd(usd: Decimal | None) -> str:

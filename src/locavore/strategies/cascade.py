@@ -5,7 +5,6 @@ the serving pipeline, a command and a test drive the same logic each in their ow
 """
 
 from collections.abc import Callable, Generator
-from decimal import Decimal
 from typing import Literal
 
 import msgspec
@@ -123,15 +122,3 @@ def _served(
         margin=judged.margin,
         attempts=tuple(attempts),
     )
-
-
-def expected_cost_usd(
-    stays: float, local_usd: Decimal, cloud_usd: Decimal, samples: int = 0
-) -> Decimal:
-    """Of a cascade whose answer stays local with probability `stays`: attempt and escalation."""
-    return local_usd * (1 + samples) + Decimal(str(round(1 - stays, 6))) * cloud_usd
-
-
-def worth_trying(stays: float, local_usd: Decimal, cloud_usd: Decimal, samples: int = 0) -> bool:
-    """Whether the attempt is expected to cost less than asking the cloud straight away."""
-    return expected_cost_usd(stays, local_usd, cloud_usd, samples) < cloud_usd
