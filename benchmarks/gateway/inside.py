@@ -34,7 +34,8 @@ from locavore.gateway.routes import hot_routes
 from locavore.gateway.server import Routes, Server
 from locavore.ledger.journal import SegmentJournal
 from locavore.ledger.session_labels import FileSessionLabels
-from locavore.serving.pipeline import Pipeline, State
+from locavore.serving.pipeline import Pipeline
+from locavore.serving.state import State
 
 ROUNDS, CALLS = 10, 3000
 _HEAD = b"HTTP/1.1 200 OK\r\nserver: uvicorn\r\ncontent-type: %b\r\n%b\r\n"

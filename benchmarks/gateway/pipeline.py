@@ -24,8 +24,9 @@ from locavore.core.ports import Headers, Receiver, Timeouts
 from locavore.ledger.journal import SegmentJournal
 from locavore.ledger.session_labels import FileSessionLabels
 from locavore.serving.client import Listener
-from locavore.serving.pipeline import PLAIN, Pipeline, State
+from locavore.serving.pipeline import PLAIN, Pipeline
 from locavore.serving.snapshot import Snapshot, Target
+from locavore.serving.state import State
 
 BATCH_CALLS = 200
 CHUNKS = 100

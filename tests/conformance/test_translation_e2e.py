@@ -298,7 +298,7 @@ def test_c29_json_is_looked_at_in_other_protocols_too(
     config = backend("home/m", upstream, capabilities=["json_schema"])
     client = start(config + "[server]\nrepair_json = true\n")
     upstream.script(replies.chat_stream([WRAPPED]) if stream else replies.chat(WRAPPED))
-    form = {"format": {"type": "json_schema", "name": "a", "schema": SPEC["json_schema"]["schema"]}}
+    form = {"format": {"type": "json_schema", "name": "a", "schema": SCHEMA}}
     body = {"model": "home/m", "input": "Say hello.", "text": form, "stream": stream}
     answer = client.post("/v1/responses", body)
     assert answer.status == 200

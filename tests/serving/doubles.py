@@ -13,8 +13,9 @@ from locavore.core.ports import Headers, Receiver, Timeouts
 from locavore.ledger.budgets import Authorizer
 from locavore.ledger.session_labels import FileSessionLabels
 from locavore.serving.client import Listener
-from locavore.serving.pipeline import Pipeline, State
+from locavore.serving.pipeline import Pipeline
 from locavore.serving.snapshot import Snapshot, Target
+from locavore.serving.state import State
 from locavore.testing import Reply
 from locavore.testing.upstream import Chunk
 

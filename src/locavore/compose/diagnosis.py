@@ -24,8 +24,8 @@ from locavore.ledger.query import open_current, rejects
 from locavore.ledger.shared_leases import open_leases
 from locavore.routing.estimators.promised import FOLDER
 from locavore.routing.loose_ends import loose_ends
-from locavore.serving.pipeline import State
 from locavore.serving.snapshot import Snapshot, Target
+from locavore.serving.state import State
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):

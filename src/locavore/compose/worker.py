@@ -34,9 +34,10 @@ from locavore.gateway.server import AsgiApp, Message, Server, ServerLimits
 from locavore.ledger.conversations import FileHomes
 from locavore.ledger.journal import SegmentJournal
 from locavore.ledger.session_labels import FileSessionLabels
-from locavore.serving.pipeline import Pipeline, State
+from locavore.serving.pipeline import Pipeline
 from locavore.serving.shadow import Shadows
 from locavore.serving.snapshot import Snapshot, Target
+from locavore.serving.state import State
 
 if TYPE_CHECKING:
     from locavore.ledger.budgets import Authorizer

@@ -21,10 +21,8 @@ from locavore.core.errors import (
 )
 from locavore.core.events import Failure
 from locavore.core.outcome import Attempt as AttemptRecord
-from locavore.serving import replying
-from locavore.serving.health import CREDENTIAL
+from locavore.serving import upstream_errors
 from locavore.serving.record import attempt_record
-from locavore.wire.faults import from_failure
 
 if TYPE_CHECKING:
     from locavore.core.backend import Backend
@@ -33,8 +31,9 @@ if TYPE_CHECKING:
     from locavore.core.request import Request
     from locavore.serving.admission import Gate
     from locavore.serving.outgoing import Outgoing
-    from locavore.serving.pipeline import Pipeline, State
+    from locavore.serving.pipeline import Pipeline
     from locavore.serving.snapshot import Limits, Target
+    from locavore.serving.state import State
 
 
 class Owner(Protocol):
@@ -285,11 +284,11 @@ class Attempt:
         if owner is None:
             return
         if not self._ok:
-            owner.on_failed(self._upstream_error())
+            owner.on_failed(upstream_errors.of_status(self, b"".join(self._buffer)))
         elif not self._collecting:
             self._stream_closed(owner)
         elif self.request.stream:
-            owner.on_failed(self._json_for_stream())
+            owner.on_failed(upstream_errors.of_json_for_stream(self, b"".join(self._buffer)))
         else:
             buffer = self._buffer
             if self.ttft_s is None:
@@ -321,7 +320,7 @@ class Attempt:
             out = stream.feed(data)
         except (msgspec.DecodeError, ValueError) as error:
             self.drop()
-            owner.on_failed(self.protocol_error(error))
+            owner.on_failed(upstream_errors.of_protocol(self.backend.id, error))
             return
         if not self.delivering:
             if stream.failure is None and not stream.content_started and not stream.ended:
@@ -365,7 +364,7 @@ class Attempt:
         self.drop()
         if out and self.delivering:
             owner.on_piece(out)
-        owner.on_failed(self.error_of(failure, fault))
+        owner.on_failed(upstream_errors.of_failure(self.backend.id, failure, fault))
 
     # -- time ---------------------------------------------------------------------------------
 
@@ -407,41 +406,6 @@ class Attempt:
         id_ = self.backend.id
         if self.owner is not None:
             self.owner.on_failed(UpstreamError(f"{id_} {what}", fault=fault, backend_id=id_))
-
-    def _upstream_error(self) -> UpstreamError:
-        assert self.outgoing is not None  # noqa: S101 - it was sent
-        error = self.outgoing.format.upstream_error(
-            self.status or 0, self.headers, b"".join(self._buffer), self.backend.id
-        )
-        if error.fault in CREDENTIAL:
-            return replying.credential_error(error, self.target)
-        return error
-
-    def error_of(self, failure: Failure, fault: Fault | None = None) -> UpstreamError:
-        """An error inside an answer, as the error it would have been as a status."""
-        error = from_failure(failure, self.backend.id)
-        if fault is not None:
-            error.fault = fault
-        return error
-
-    def protocol_error(self, cause: Exception) -> UpstreamError:
-        return UpstreamError(
-            f"{self.backend.id} sent an answer that is not its dialect: {cause}",
-            fault=Fault.PROTOCOL,
-            backend_id=self.backend.id,
-        )
-
-    def _json_for_stream(self) -> UpstreamError:
-        """A stream was asked for and a JSON body came: an error object, or an engine's mistake."""
-        assert self.outgoing is not None  # noqa: S101 - it was sent
-        body = b"".join(self._buffer)
-        try:
-            _, _, failure = self.outgoing.whole.read(body)
-        except (msgspec.MsgspecError, ValueError) as error:
-            return self.protocol_error(error)
-        if failure is not None:
-            return self.error_of(failure)
-        return self.protocol_error(ValueError("JSON instead of an event stream"))
 
 
 def _is_json(headers: Headers) -> bool:

@@ -32,7 +32,7 @@ from locavore.core.outcome import CallRecord
 from locavore.core.ports import Headers
 from locavore.core.request import Request
 from locavore.ledger.budgets import Reservation
-from locavore.serving import json_answers, replying, spending
+from locavore.serving import json_answers, replying, spending, upstream_errors
 from locavore.serving.attempt import Attempt
 from locavore.serving.client import CLIENT_LEFT, Gone, Reply
 from locavore.serving.json_answers import NEEDS
@@ -42,7 +42,8 @@ from locavore.serving.watching import Copying
 from locavore.wire.formats import FORMATS
 
 if TYPE_CHECKING:
-    from locavore.serving.pipeline import Arrival, Pipeline, State
+    from locavore.serving.pipeline import Arrival, Pipeline
+    from locavore.serving.state import State
 
 
 class ServedCall:
@@ -133,7 +134,7 @@ class ServedCall:
         backend = self.backend
         target = self._state.snapshot.target_for(backend)
         if target is None:
-            self.on_refused(replying.no_address(backend))
+            self.on_refused(upstream_errors.no_address(backend))
             return
         number = len(self._attempts)
         attempt = self._attempt = Attempt(
@@ -249,12 +250,12 @@ class ServedCall:
         try:
             out, usage, failure = attempt.outgoing.whole.read(body)
         except (msgspec.MsgspecError, ValueError) as error:
-            self.on_failed(attempt.protocol_error(error))
+            self.on_failed(upstream_errors.of_protocol(self.backend.id, error))
             return
         problem = (
             truncated_by(self.decision, self.backend, usage)
             if failure is None
-            else attempt.error_of(failure)
+            else upstream_errors.of_failure(self.backend.id, failure)
         )
         if problem is not None:
             self.on_failed(problem)

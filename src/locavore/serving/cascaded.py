@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from locavore.core.ports import Headers
     from locavore.ledger.budgets import Reservation
     from locavore.routing.estimators.signals import Signals
-    from locavore.serving.pipeline import Arrival, Pipeline, State
+    from locavore.serving.pipeline import Arrival, Pipeline
+    from locavore.serving.state import State
 
 UNDECIDED = b"undecided"
 """In the header of a stream that had to be opened before the look was over."""

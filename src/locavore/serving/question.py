@@ -16,7 +16,7 @@ from locavore.core.errors import LocavoreError, RequestError, UpstreamError
 from locavore.core.events import Event, FinishReason
 from locavore.core.money import Usage
 from locavore.core.outcome import Attempt as AttemptRecord
-from locavore.serving import json_answers, replying
+from locavore.serving import json_answers, upstream_errors
 from locavore.serving.attempt import Attempt
 from locavore.serving.record import LATE, estimated_usage
 from locavore.serving.truncation import truncated_by
@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from locavore.core.ports import Headers
     from locavore.core.request import Request
     from locavore.serving.outgoing import Outgoing
-    from locavore.serving.pipeline import Pipeline, State
+    from locavore.serving.pipeline import Pipeline
     from locavore.serving.snapshot import Limits
+    from locavore.serving.state import State
 
 SAMPLE_TEMPERATURE = 0.8
 """As `locavore calibrate` samples; at zero, all samples would say the same."""
@@ -98,7 +99,7 @@ class Question:
     def begin(self) -> None:
         target = self._state.snapshot.target_for(self._backend)
         if target is None:
-            self.on_refused(replying.no_address(self._backend))
+            self.on_refused(upstream_errors.no_address(self._backend))
             return
         try:
             way, body = self._state.ways.outgoing(self._request, self._backend)
@@ -182,7 +183,7 @@ class Question:
             self.on_failed(error)
             return
         except (msgspec.MsgspecError, ValueError) as error:
-            self.on_failed(attempt.protocol_error(error))
+            self.on_failed(upstream_errors.of_protocol(self._backend.id, error))
             return
         short = truncated_by(self._decision, self._backend, folded.usage)
         if short is not None:

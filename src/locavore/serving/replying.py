@@ -5,12 +5,11 @@ from urllib.parse import quote
 
 from locavore.core.backend import Backend
 from locavore.core.decision import Decision
-from locavore.core.errors import Fault, LocavoreError, UpstreamError
+from locavore.core.errors import LocavoreError, UpstreamError
 from locavore.core.events import Failure
 from locavore.core.ports import Headers
 from locavore.core.request import Request
 from locavore.serving.outgoing import Outgoing
-from locavore.serving.snapshot import Target
 from locavore.wire.formats import COUNT_TOKENS, FORMATS
 from locavore.wire.retry import error_headers
 
@@ -108,28 +107,6 @@ def as_failure(cause: LocavoreError) -> Failure:
         code=cause.code,
         type=cause.type,
         retry_after_s=cause.retry_after_s,
-    )
-
-
-def no_address(backend: Backend) -> UpstreamError:
-    return UpstreamError(
-        f"no address is configured for {backend.id!r}",
-        fault=Fault.CONNECT,
-        backend_id=backend.id,
-    )
-
-
-def credential_error(cause: UpstreamError, target: Target) -> UpstreamError:
-    """A refused key is the operator's to mend: the client must not think its own was refused."""
-    whence = f"the key in {target.key_variable}" if target.key_variable else "which has no key set"
-    return UpstreamError(
-        f"the gateway's own credential for {target.name} ({whence}) was refused "
-        f"(status {cause.upstream_status}): {cause.message}",
-        fault=cause.fault,
-        backend_id=cause.backend_id,
-        status=502,
-        upstream_status=cause.upstream_status,
-        code="upstream_credential_refused",
     )
 
 

@@ -17,7 +17,7 @@ from locavore.wire.formats import FORMATS
 
 if TYPE_CHECKING:
     from locavore.serving.client import Listener, Reply
-    from locavore.serving.pipeline import State
+    from locavore.serving.state import State
 
 
 class Watched(msgspec.Struct, frozen=True, kw_only=True):
