@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from locavore.core.access import Grant
 from locavore.core.backend import Backend
 from locavore.core.decision import Decision
@@ -95,6 +97,16 @@ def answering(attempts: Sequence[Attempt]) -> Attempt | None:
     return None
 
 
+def _there(usage: Usage, decision: Decision) -> Usage:
+    """The same tokens at the baseline, whose cache would hold what the conversation has sent before
+    (`Given.cached_share`): a prompt cache that routing gave up is no saving."""
+    share = decision.given.cached_share if decision.given is not None else 0.0
+    if not share or usage.input_tokens is None:
+        return usage
+    cached = max(usage.cache_read_tokens or 0, int(usage.input_tokens * share))
+    return msgspec.structs.replace(usage, cache_read_tokens=cached)
+
+
 def call_record(
     request: Request,
     decision: Decision,
@@ -116,7 +128,7 @@ def call_record(
         if served.backend == baseline.id:
             baseline_cost = served.cost
         else:
-            baseline_cost = cost_of(served.usage, baseline.price)
+            baseline_cost = cost_of(_there(served.usage, decision), baseline.price)
     return CallRecord(
         id=decision.id,
         format=request.format,
