@@ -229,3 +229,18 @@ def test_c116_a_promise_is_void_when_the_engine_behind_it_changes(
         explained = client.post("/v1/route", json=body).json()
     assert "promise" not in json.dumps(explained)
     assert any("void" in message for message in gateway.messages)
+
+
+def test_few_labels_are_told_what_more_might_bring(gateway: RunningGateway) -> None:
+    _, found = calibrate(gateway, items(120))
+    more = found["more_labels"]
+    assert isinstance(more, list)
+    assert [m["labels"] for m in more] == [240, 480]
+    assert all(0 <= m["low"] <= m["high"] <= 1 for m in more)
+    path = gateway.home / "prompts.jsonl"
+    arguments = ["calibrate", str(path), "--local", LOCAL, "--cloud", CLOUD, "--yes"]
+    arguments += ["--url", gateway.origin, "--home", str(gateway.home), "--samples", "0"]
+    text = CliRunner().invoke(main, arguments).stdout
+    assert "labels drawn like these" in text or "120 labels are few" in text
+    assert text.count("(not used)") == 1
+    assert "a running gateway takes it up" in text

@@ -267,10 +267,10 @@ def _mean_logprob(logprobs: dict[str, Any] | None) -> float | None:
 
 
 def _best(found: Outcome) -> Promise:
-    """The stage that keeps more."""
-    assert found.entry is not None  # noqa: S101 - callers have looked
-    pre, post = found.entry.pre, found.entry.post
-    return pre if post is None or pre.share >= post.share else post
+    """Of the two stages, the one that decides."""
+    entry = found.entry
+    assert entry is not None  # noqa: S101 - callers have looked
+    return entry.post if entry.looks and entry.post is not None else entry.pre
 
 
 def _facts(found: Outcome, path: Path | None) -> dict[str, Any]:
@@ -311,8 +311,30 @@ def _show(found: Outcome, path: Path | None, console: Console) -> None:
         ("after looking at the answer", found.entry.post),
     ):
         if promise is not None:
-            say(f"{name}: {_sentence(promise)}")
-    say(f"written to {path}")
+            used = "" if promise is _best(found) else " (not used)"
+            say(f"{name}{used}: {_sentence(promise)}")
+    for line in _outlook(found):
+        say(line)
+    say(f"written to {path}; a running gateway takes it up within seconds")
+
+
+FEW = 300
+"""Fewer labels than this often keep far less local than there is to keep."""
+
+
+def _outlook(found: Outcome) -> list[str]:
+    """What more labels might bring."""
+    best, said = _best(found), []
+    gains = [more for more in found.more_labels if more.high > best.share + 0.02]
+    for more in gains:
+        span = f"{more.low:.0%}" if more.low == more.high else f"{more.low:.0%} to {more.high:.0%}"
+        said.append(f"with {more.labels} labels drawn like these, {span} might stay local")
+    if found.judged < FEW and not gains:
+        said.append(
+            f"{found.judged} labels are few: what they say of either model may be chance; "
+            f"{FEW} and more make a promise surer and let it keep more"
+        )
+    return said
 
 
 def _sentence(promise: Promise) -> str:

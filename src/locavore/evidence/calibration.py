@@ -7,6 +7,7 @@ either it can only say whether the two models agree, which is not quality.
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
+from random import Random
 from typing import Any
 
 import msgspec
@@ -18,7 +19,14 @@ from locavore.routing.estimators.promised import Entry, Promises
 from locavore.routing.estimators.signals import Signals
 from locavore.routing.estimators.trunk import Trunk
 from locavore.routing.facts import task_of
-from locavore.routing.promise import Label, Promise, Target, general_evidence, make_promise
+from locavore.routing.promise import (
+    FEWEST_LABELS,
+    Label,
+    Promise,
+    Target,
+    general_evidence,
+    make_promise,
+)
 from locavore.strategies.looking import Answer, Contract, answer_class, signals_of
 from locavore.wire.formats import FORMATS
 
@@ -96,6 +104,16 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class Projected(msgspec.Struct, frozen=True, kw_only=True):
+    """What more labels might bring, if they are drawn like those there are: no promise."""
+
+    labels: int
+    low: float
+    """Share of the calls that might stay local then, from here ..."""
+    high: float
+    """... to here."""
+
+
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What calibration found."""
 
@@ -108,6 +126,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """Share of answered items on which both models said the same: not quality."""
     local_quality: float | None = None
     cloud_quality: float | None = None
+    more_labels: tuple[Projected, ...] = ()
 
 
 def outcome(
@@ -168,7 +187,40 @@ def outcome(
         agreement=sum(same) / len(same) if same else None,
         local_quality=entry.local_quality if entry else None,
         cloud_quality=entry.cloud_quality if entry else None,
+        more_labels=_projected(entry, pre, post, trunk, proven=proven, noise=noise),
     )
+
+
+MORE = (2, 4)
+"""Times as many labels, for which it is told what they might bring."""
+REDRAWN = 6
+MOST_REDRAWN = 2000
+"""From there on, more labels change little, and redrawing them takes long."""
+
+
+def _projected(
+    entry: Entry | None,
+    pre: Sequence[Label],
+    post: Sequence[Label],
+    trunk: Trunk,
+    *,
+    proven: bool,
+    noise: float,
+) -> tuple[Projected, ...]:
+    """From the same labels, drawn again with replacement: copies of a prompt are judged by the
+    same fold, so they make the estimate surer and not the score better."""
+    if entry is None or len(pre) < FEWEST_LABELS:
+        return ()
+    stage, labels = ("post", post) if entry.looks else ("pre", pre)
+    random, found = Random(len(labels)), []  # noqa: S311 - a simulation, not a secret
+    for times in [times for times in MORE if times * len(labels) <= MOST_REDRAWN]:
+        shares = []
+        for _ in range(REDRAWN):
+            drawn = random.choices(labels, k=times * len(labels))
+            made = _promise(drawn, entry.pre.target, trunk, stage, proven=proven, noise=noise)
+            shares.append(made.share)
+        found.append(Projected(labels=times * len(labels), low=min(shares), high=max(shares)))
+    return tuple(found)
 
 
 def _answers(
