@@ -191,3 +191,14 @@ def test_the_cascades_guide_works(tmp_path: Path, upstream: ScriptedUpstream) ->
 
 def usage_of(output_tokens: int) -> dict[str, int]:
     return {"prompt_tokens": 12, "completion_tokens": output_tokens}
+
+
+def test_the_explain_guide_works(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    parts = sections("howto/explain.md")
+    world = World(tmp_path / "home", upstream, 'stage = "route"\n' + FLEET)
+    with world.gateway:
+        printed = [world.shell(code) for section in parts for code in section.code("sh")]
+    assert "house/m was chosen for 'auto'" in printed[0]
+    assert "nothing else is allowed" in printed[0]
+    assert "house/m would serve 'auto'" in printed[1]
+    assert "counts as free" in printed[1]

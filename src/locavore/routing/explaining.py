@@ -50,7 +50,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The value at which it flips, where there is one: US dollars a call, a share or seconds."""
 
 
-class Explanation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """Why it was decided so."""
 
     id: str
