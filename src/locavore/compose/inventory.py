@@ -18,6 +18,7 @@ from locavore.core.access import Grant, fingerprint, rule_of
 from locavore.core.backend import Backend
 from locavore.core.errors import StoreError
 from locavore.core.estimate import Estimate
+from locavore.core.money import FREE, Price
 from locavore.core.policy import Policy
 from locavore.engines import machine, probe, weights
 from locavore.engines.ask import AskError
@@ -63,6 +64,8 @@ class Inventory:
         """Keys as they were read last; None: never yet."""
         self._priced: set[tuple[str, str]] = set()
         """Provider and model of every backend whose price comes from the list."""
+        self.local_prices: dict[str, Price] = {}
+        """Of models on this machine that would be free, by backend id (`[machine]`)."""
         self._probed: set[str] = set()
         self._broken: dict[str, str] = {}
         """Embedded model -> why it is not served."""
@@ -267,6 +270,8 @@ class Inventory:
     def _completed(self, backend: Backend, scores: Scores) -> Backend:
         """With the price and the quality that the libraries know."""
         price = backend.price
+        if price is not None and price.source == FREE.source:
+            price = self.local_prices.get(backend.id, price)
         if price is None and self._book is not None:
             self._priced.add((backend.provider, backend.model))
             price = self._book.price(backend.provider, backend.model)

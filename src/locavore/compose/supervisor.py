@@ -21,12 +21,13 @@ import msgspec
 
 from locavore.compose.control import Channel, Drain, Load, Loaded, Resolve, Resolved, Status
 from locavore.compose.inventory import Inventory
+from locavore.compose.local_pricing import READ_S, LocalPricing, on_this_machine, priced
 from locavore.compose.promise_keeping import PromiseKeeping
 from locavore.compose.telling import Telemetry, telemetry
 from locavore.compose.upkeep import Upkeep
 from locavore.config import Config
 from locavore.config import load as load_config
-from locavore.core.errors import ConfigError, LocavoreError
+from locavore.core.errors import ConfigError, LocavoreError, StoreError
 from locavore.ledger.ingest import Ingester
 from locavore.serving.snapshot import Snapshot
 
@@ -101,6 +102,9 @@ class Supervisor:
         self._seen = _stamp(config.path)
         self._upkeep = Upkeep(config, tell)
         self._promises = PromiseKeeping(config.home, url=config.ledger.url, tell=tell)
+        self._pricing: LocalPricing | None = None
+        if config.machine is not None and config.ledger.url is None:
+            self._pricing = LocalPricing(config.home, config.machine, tell=tell)
         self._written = b""
         """What stands in `run/status.json`."""
 
@@ -130,6 +134,8 @@ class Supervisor:
         loops = (self._watch(), self._keep(), self._keep_promises(), self._alert(), self._reprice())
         for work in loops:
             self._background(work)
+        if self._pricing is not None:
+            self._background(self._price_machine(self._pricing))
         return self.snapshot
 
     @property
@@ -251,6 +257,19 @@ class Supervisor:
             if await asyncio.to_thread(self.inventory.reprice):
                 await self._publish()
                 self._tell("prices changed")
+
+    async def _price_machine(self, pricing: LocalPricing) -> None:
+        while not self._stopping.is_set():
+            here = on_this_machine((*self.snapshot.backends, *self.snapshot.named))
+            with contextlib.suppress(StoreError):  # ingestion has told it; counters lose nothing
+                used = await asyncio.to_thread(pricing.read)
+                if self._telemetry is not None:
+                    self._telemetry.energy(used)
+                if await asyncio.to_thread(pricing.reprice, here):
+                    self.inventory.local_prices = pricing.prices
+                    await self._publish()
+                    self._tell(f"prices of models on this machine: {priced(pricing.prices)}")
+            await asyncio.sleep(READ_S)
 
     async def _listen_to(self, worker: WorkerProcess) -> None:
         """Take a worker's messages until its channel closes; replace it if it died."""

@@ -14,6 +14,10 @@ Tell = Callable[[str], None]
 class Telemetry(Protocol):
     """What runs beside a gateway."""
 
+    def energy(self, used: Mapping[str, int]) -> None:
+        """Joules by meter, since the last time."""
+        ...
+
     def stop(self) -> None:
         """After the ledger was closed."""
         ...

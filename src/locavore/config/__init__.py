@@ -27,6 +27,7 @@ from locavore.config.schema import (
     ExploreTable,
     File,
     LedgerTable,
+    MachineTable,
     PriceTable,
     ProviderTable,
     ServerTable,
@@ -55,6 +56,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Budgets and rate limits of `[[budget]]`."""
     ledger: LedgerTable
     """Where books and limits are kept. Secrets: not shown."""
+    machine: MachineTable | None
+    """What this machine costs; None: models on it are free."""
     policy: Policy
     stage_set: bool
     """`stage` was written down; otherwise it follows from the baseline."""
@@ -110,6 +113,7 @@ def load(
         keys=keys,
         quotas=tuple(Quota(**msgspec.structs.asdict(table)) for table in file.budget),
         ledger=ledger,
+        machine=file.machine,
         policy=policy_of(file),
         stage_set=file.stage is not None,
         backends=file.backend,

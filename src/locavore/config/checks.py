@@ -4,6 +4,7 @@ import importlib.util
 import re
 import zoneinfo
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from urllib.parse import urlsplit
 
 from locavore.config.policy import labels_of, require_of, rule_of
@@ -13,6 +14,7 @@ from locavore.config.schema import (
     BudgetTable,
     File,
     LedgerTable,
+    MachineTable,
     RequireTable,
     RuleTable,
 )
@@ -35,6 +37,8 @@ def cross_check(file: File, reader: Reader) -> None:
     _check_backends(file.backend, reader)
     _check_budgets(file.budget, reader)
     _check_ledger(file.ledger, reader)
+    if file.machine is not None:
+        _check_machine(file.machine, file.ledger, reader)
     if file.baseline is not None and "/" not in file.baseline:
         reader.problem("baseline", f"expected `provider/model`, got {file.baseline!r}")
     _check_aliases(file.alias, ids, reader)
@@ -56,10 +60,33 @@ def _check_budgets(budgets: tuple[BudgetTable, ...], reader: Reader) -> None:
         if budget.unit == "concurrent" and budget.period != "total":
             what = f'calls at a time have no period: write "total", got {budget.period!r}'
             reader.problem(f"{at}.period", what)
-        try:
-            zoneinfo.ZoneInfo(budget.zone)
-        except (zoneinfo.ZoneInfoNotFoundError, ValueError):
-            reader.problem(f"{at}.zone", f"no IANA time zone is called {budget.zone!r}")
+        _check_zone(budget.zone, f"{at}.zone", reader)
+
+
+def _check_zone(zone: str, at: str, reader: Reader) -> None:
+    try:
+        zoneinfo.ZoneInfo(zone)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError):
+        reader.problem(at, f"no IANA time zone is called {zone!r}")
+
+
+def _check_machine(machine: MachineTable, ledger: LedgerTable, reader: Reader) -> None:
+    if len(machine.kwh_usd) not in (1, 24):
+        what = f"expected 1 or 24 prices, got {len(machine.kwh_usd)}"
+        reader.problem("machine.kwh_usd", what)
+    if min(machine.kwh_usd, default=Decimal(0)) < 0:
+        reader.problem("machine.kwh_usd", f"expected 0 or more, got {min(machine.kwh_usd)}")
+    if machine.years <= 0:
+        reader.problem("machine.years", f"expected more than 0, got {machine.years}")
+    if not 0 <= machine.residual_usd <= machine.price_usd:
+        what = f"expected 0 to price_usd, got {machine.residual_usd}"
+        reader.problem("machine.residual_usd", what)
+    if (machine.idle_w is None) != (machine.busy_w is None):
+        reader.problem("machine.idle_w", "expected with busy_w, or neither")
+    if ledger.url is not None:
+        what = "one ledger of several machines tells no machine's use: set `price` by backend"
+        reader.problem("machine", what)
+    _check_zone(machine.zone, "machine.zone", reader)
 
 
 def _check_ledger(ledger: LedgerTable, reader: Reader) -> None:

@@ -280,6 +280,26 @@ class EngineTable(Table, frozen=True):
     ] = None
 
 
+class MachineTable(Table, frozen=True, kw_only=True):
+    """What this machine costs: models that run on it are priced from it and from what they used."""
+
+    price_usd: Annotated[Decimal, Meta(description="what it cost")]
+    years: Annotated[Decimal, Meta(description="how long it will be used")]
+    residual_usd: Annotated[Decimal, Meta(description="what it is worth then")] = Decimal(0)
+    kwh_usd: Annotated[
+        tuple[Decimal, ...], Meta(description="price of a kWh: one, or 24 by the hour of the day")
+    ]
+    zone: Annotated[str, Meta(description="IANA time zone of those hours")] = "UTC"
+    idle_w: Annotated[
+        Share | None,
+        Meta(description="power at rest, where no counter of NVML or RAPL is readable"),
+    ] = None
+    busy_w: Annotated[Share | None, Meta(description="the same while a call runs")] = None
+    window_days: Annotated[
+        float, Meta(description="prices follow the use of so many days, once an hour", gt=0)
+    ] = 7.0
+
+
 class LedgerTable(Table, frozen=True):
     """Where books and limits are kept; needed when several gateways share them."""
 
@@ -421,6 +441,9 @@ class File(Table, frozen=True):
         tuple[BudgetTable, ...], Meta(description="budgets in dollars and rate limits")
     ] = ()
     ledger: Annotated[LedgerTable, Meta(description="books and limits")] = LedgerTable()
+    machine: Annotated[
+        MachineTable | None, Meta(description="prices of models on this machine; default: free")
+    ] = None
     routing: Annotated[RoutingTable, Meta(description="what a choice costs")] = RoutingTable()
     explore: Annotated[ExploreTable, Meta(description="how a promise is watched")] = ExploreTable()
     alias: Annotated[

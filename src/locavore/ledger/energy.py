@@ -29,6 +29,11 @@ def read_meters(rapl: Path = RAPL) -> dict[str, int]:
     return {**_read_rapl(rapl), **_read_nvml()}
 
 
+def kinds(readings: dict[str, int]) -> str:
+    """`nvml+rapl`: what measures here; empty: nothing does."""
+    return "+".join(sorted({meter.partition(":")[0] for meter in readings}))
+
+
 def _read_rapl(root: Path) -> dict[str, int]:
     """Whole packages only (`intel-rapl:0`): the domains below them are parts of them."""
     found = {}

@@ -86,6 +86,12 @@ class Telemetry:
             unsent.begin(self._open())
         self._thread.start()
 
+    def energy(self, used: Mapping[str, int]) -> None:
+        """Joules by meter (`ledger.energy`), since the last time."""
+        if self.meters is not None:
+            for meter, joules in used.items():
+                self.meters.energy(meter, joules)
+
     def stop(self) -> None:
         """After the ledger was closed: tell what is left, if the collector still listens."""
         self._stopping.set()
