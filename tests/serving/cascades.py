@@ -22,6 +22,7 @@ from locavore.routing.conversation import Talk
 from locavore.routing.estimators.promised import Verdict
 from locavore.routing.estimators.signals import Signals
 from locavore.serving.pipeline import PLAIN, Envelope
+from locavore.serving.snapshot import Limits
 from locavore.testing import Reply
 from tests.serving.doubles import Client, ScriptedEngine, Sent, backend, pipeline_over, snapshot_of
 
@@ -86,6 +87,7 @@ class Stage:
         third: bool = False,
         local: dict[str, Any] | None = None,
         limits: Authorizer | None = None,
+        bounds: Limits | None = None,
         **more: Any,
     ) -> None:
         """`local`: fields of the local backend; `more`: of the snapshot."""
@@ -100,6 +102,7 @@ class Stage:
         snapshot = snapshot_of(
             *backends,
             policy=Policy(stage="route", baseline=CLOUD, routing=routing),
+            limits=bounds or Limits(),
             **more,
         )
         self.pipeline, self.journal = pipeline_over(

@@ -11,7 +11,7 @@ import pytest
 
 from locavore.core.events import Event, Failure, TextDelta, UsageReport
 from locavore.routing.estimators.signals import Signals
-from locavore.serving.snapshot import RetryPolicy
+from locavore.serving.snapshot import Limits, RetryPolicy
 from locavore.testing import Reply, replies
 from locavore.wire.formats import FORMATS
 from tests.serving.cascades import BODIES, CLOUD, LOCAL, THIRD, Stage
@@ -450,3 +450,55 @@ async def test_a_local_answer_with_a_tool_call_is_served_whole(tmp_path: Path) -
     stage.answer(LOCAL, reply)
     assert b'"name":"map"' in client.body
     assert b"tool_calls" in client.body.split(b"finish_reason")[-1]
+
+
+# Busy engines and ends ---------------------------------------------------------------------------
+
+
+def one_at_a_time(stage: Stage) -> None:
+    targets = stage.pipeline.state.snapshot.targets
+    targets[LOCAL] = msgspec.structs.replace(targets[LOCAL], max_concurrency=1)
+
+
+async def test_c84_a_full_local_queue_sends_the_call_to_the_cloud(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, bounds=Limits(max_queue=0))
+    one_at_a_time(stage)
+    first, second = stage.serve(), stage.serve()
+    stage.answer(CLOUD, replies.chat("43"))
+    assert text(second) == "43"
+    assert stage.record.cascade is not None
+    assert stage.record.cascade.reason == "queue_full"
+    assert [kind for _, kind in stage.kinds] == ["escalation"]
+    stage.answer(LOCAL, replies.chat("42"))
+    assert text(first) == "42"
+
+
+async def test_waiting_for_a_slot_is_waiting(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, hold_s=0.02)
+    one_at_a_time(stage)
+    gate = stage.pipeline.admission.gate(LOCAL, 1)
+    gate.enter(lambda: None)
+    client = stage.serve()
+    await stage.reached(CLOUD)
+    assert not stage.asked(LOCAL)
+    stage.answer(CLOUD, replies.chat("43"))
+    assert text(client) == "43"
+    assert [kind for _, kind in stage.kinds] == ["escalation"]
+    assert stage.record.cascade is not None
+    assert stage.record.cascade.reason == "late"
+    gate.leave()
+    assert (gate.running, gate.waiting) == (0, 0), "its place in the queue is given up"
+
+
+@pytest.mark.parametrize("during", ["local", "cloud"])
+async def test_a_worker_that_ends_leaves_a_record_of_every_call(
+    tmp_path: Path, during: str
+) -> None:
+    stage = Stage(tmp_path, keeps=False)
+    stage.serve()
+    if during == "cloud":
+        stage.answer(LOCAL, replies.chat("wrongly so"))
+    stage.pipeline.cut()
+    assert (stage.record.outcome, stage.record.status) == ("cancelled", 499)
+    assert (stage.record.cascade is not None) is (during == "cloud"), "what was seen is kept"
+    assert stage.pipeline.inflight == 0
