@@ -202,3 +202,23 @@ def test_the_explain_guide_works(tmp_path: Path, upstream: ScriptedUpstream) -> 
     assert "nothing else is allowed" in printed[0]
     assert "house/m would serve 'auto'" in printed[1]
     assert "counts as free" in printed[1]
+
+
+def test_the_guide_to_promises_works(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    parts = {section.title: section for section in sections("howto/promise.md")}
+    (config,) = parts["Make it"].code("toml")
+    world = World(tmp_path / "home", upstream, config.replace("share = 0.05", "share = 1.0"))
+    with world.gateway:
+        (calibrated,) = (world.shell(code) for code in parts["Make it"].code("sh"))
+        assert "320 judged" in calibrated
+        assert world.gateway.keep_promises(), "taken up"
+        judging, importing = parts["Judge"].code("sh")
+        asked = len(upstream.requests)
+        assert '"served":1.0' in world.shell(judging)
+        world.gateway.wait_for_shadows()
+        assert len(upstream.requests) == asked + 2, "the other model answers, too"
+        assert "1 verdicts taken, 0 lines refused" in world.shell(importing)
+        (told,) = (world.shell(code) for code in parts["See what is achieved"].code("sh"))
+    assert "Promised: house/qwen3-8b instead of openai/gpt-4.1: at least 98.0%" in told
+    assert '"judged": 1' in told
+    assert "house/qwen3-8b: 98.0% of openai/gpt-4.1's quality promised" in told

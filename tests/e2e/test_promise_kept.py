@@ -195,7 +195,8 @@ def report(gateway: RunningGateway) -> dict[str, Any]:
     """Of the whole promise: its line in `locavore report --json`."""
     found: dict[str, Any] = json.loads(run(gateway, "report", "--json").stdout)
     (line,) = [q for q in found["quality"] if q["task"] is None]
-    return line | {"saved_usd": found["total"]["saved_usd"]}
+    told: dict[str, Any] = line | {"saved_usd": found["total"]["saved_usd"]}
+    return told
 
 
 def local_share(made: list[Called], kind: str) -> float:

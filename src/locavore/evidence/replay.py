@@ -111,9 +111,12 @@ def _usage(found: dict[str, Any]) -> Usage:
 
 
 def of_ledger(records: Iterable[CallRecord]) -> Iterator[Recorded]:
-    """Calls of the own ledger; what an answer needed beyond its facts is not kept there."""
+    """Calls of clients in the own ledger, without what was asked beside them; what an answer needed
+    beyond its facts is not kept there."""
     for record in records:
         decision = record.decision
+        if record.parent_id is not None:
+            continue
         served = next((a for a in reversed(record.attempts) if a.fault is None), None)
         yield Recorded(
             id=record.id,

@@ -226,14 +226,13 @@ class Shadows:
     def _answered(self, shadow: Shadow, answered: Answered) -> None:
         if answered.record is not None:
             shadow.attempts.append(answered.record)
-        if shadow in self._running:
-            self._running.remove(shadow)
         self._release(shadow)
         compared = None
         if not answered.answer.failed:
             compared = _compared(shadow.call, answered.answer)
             self._keep(shadow, answered.answer)
         self._close_books(shadow, compared, answered.flags)
+        self._running.remove(shadow)  # last: nothing pending means that all is in the books
         self._go_on()
 
     def _keep(self, shadow: Shadow, answer: Answer) -> None:
