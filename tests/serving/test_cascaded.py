@@ -100,7 +100,22 @@ async def test_what_was_seen_is_recorded_and_no_text(tmp_path: Path) -> None:
     assert seen.margin == pytest.approx(-0.25)
     assert (seen.output_tokens, seen.no_answer, seen.samples) == (3, False, 0)
     assert seen.held_s >= 0
+    assert seen.agrees is False
     assert b"word" not in msgspec.json.encode(stage.record)
+
+
+@BOTH
+@pytest.mark.parametrize(("said", "agrees"), [("It is 42.", True), ("It is 43.", False)])
+async def test_an_escalation_that_changed_nothing_is_known(
+    tmp_path: Path, stream: bool, said: str, agrees: bool
+) -> None:
+    stage = Stage(tmp_path, keeps=False)
+    client = stage.serve(stream=stream)
+    stage.answer(LOCAL, replies.chat("42"))
+    stage.answer(CLOUD, cloud_says(said, stream=stream))
+    assert text(client, stream=stream) == said
+    assert stage.record.cascade is not None
+    assert stage.record.cascade.agrees is agrees
 
 
 @pytest.mark.parametrize(

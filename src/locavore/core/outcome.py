@@ -57,6 +57,9 @@ class Cascaded(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc
     """Of the local answer."""
     no_answer: bool = False
     """The local answer had a fault."""
+    agrees: bool | None = None
+    """Whether the cloud then said the same, which is not quality; None: not escalated, or one of
+    the two said nothing."""
     held_s: float = 0.0
     """How long the look kept the client waiting, the local answer included."""
 

@@ -122,12 +122,16 @@ class ServedCall:
         request, watcher = self.request, self._pipeline.watcher
         self._watched = watcher is not None and watcher.wants(request, self.decision)
         if self._watched or (request.stream and not NEEDS.isdisjoint(request.needs)):
-            self._reply = self._copy = Copying(self._reply, request)
+            self._copied()
         self._reply.listener = self
         self._pipeline.budget.first()
         if self._reservation is not None and self._limits is not None:
             self._flags += self._reservation.flags
             self._limit_headers = self._limits.headers(self._reservation)
+
+    def _copied(self) -> None:
+        if self._copy is None:
+            self._reply = self._copy = Copying(self._reply, self.request)
 
     def _try(self) -> None:
         """Ask the current backend."""

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from locavore.core.errors import LocavoreError, RequestError, UpstreamError
+from locavore.core.events import Failure
 from locavore.core.outcome import CallRecord, Cascaded
 from locavore.routing.conversation import Talk
 from locavore.serving import replying
 from locavore.serving.call import ServedCall
 from locavore.serving.question import Answered, Question, whole
 from locavore.strategies.cascade import Ask, Judged, Plan, Served, cascade
-from locavore.strategies.looking import Answer, Contract, contract_of, faults
+from locavore.strategies.looking import Answer, Contract, answer_class, contract_of, faults
+from locavore.wire.folding import fold
 from locavore.wire.formats import FORMATS
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from locavore.core.backend import Backend
     from locavore.core.decision import Decision
+    from locavore.core.events import Event
     from locavore.core.ports import Headers
     from locavore.ledger.budgets import Reservation
     from locavore.routing.estimators.signals import Signals
@@ -42,6 +45,7 @@ class CascadedCall(ServedCall):
 
     first_kind = "escalation"
     __slots__ = (
+        "_agrees",
         "_contract",
         "_escalates",
         "_held_s",
@@ -75,6 +79,7 @@ class CascadedCall(ServedCall):
         self._samples = decision.cascade.samples if decision.cascade is not None else 0
         self._sampled = 0
         self._escalates = False
+        self._agrees: bool | None = None
         self._served: Served | None = None
         self._held_s = 0.0
         self._steps: Generator[Ask, Answer, Served]
@@ -98,6 +103,8 @@ class CascadedCall(ServedCall):
         if ask.purpose == "escalation":
             self._escalates = True
             self._looked()
+            if self.request.stream:
+                self._copied()
             self._try()
             return
         sample = ask.purpose == "sample"
@@ -197,6 +204,28 @@ class CascadedCall(ServedCall):
         writer = FORMATS[self.request.format].stream_writer(self.request)
         self._reply.finish(b"".join(writer.write(event) for event in local.events))
 
+    # -- the cloud's answer, beside the local one ----------------------------------------------
+
+    def on_stream_end(self, data: bytes) -> None:
+        if self._copy is not None:
+            self._compare(self._copy.events(data))
+        super().on_stream_end(data)
+
+    def _respond_whole(self, out: bytes) -> None:
+        if self._escalates:
+            self._compare(FORMATS[self.request.format].answer(out))
+        super()._respond_whole(out)
+
+    def _compare(self, events: list[Event]) -> None:
+        """Whether the escalation changed the answer: a pair that was paid for anyway."""
+        if any(isinstance(event, Failure) for event in events):
+            return
+        local = self._local
+        if local is not None and not local.answer.failed:
+            mine, others = local.answer.text, fold(events).choices[0].text
+            if mine and others:
+                self._agrees = answer_class(mine) == answer_class(others)
+
     # -- what the client is told --------------------------------------------------------------
 
     def _fate(self) -> bytes:
@@ -278,6 +307,7 @@ class CascadedCall(ServedCall):
             mean_logprob=signals.mean_logprob,
             output_tokens=signals.out_tok,
             no_answer=signals.no_answer,
+            agrees=self._agrees if served.escalated else None,
             held_s=self._held_s,
         )
 
