@@ -156,6 +156,21 @@ async def test_a_failed_shadow_is_booked_and_says_nothing_of_the_backend(tmp_pat
         ("failed", 500, False)
     }
     assert not stage.pipeline.breakers.any_open
+    assert not stage.pipeline.breakers.rates
+    stage.close()
+
+
+async def test_c114_a_shadow_that_succeeds_says_nothing_of_the_backend_either(
+    tmp_path: Path,
+) -> None:
+    stage = Stage(tmp_path)
+    stage.pipeline.breakers.rates[CLOUD] = 0.5
+    stage.serve()
+    await stage.answer(LOCAL, replies.chat("Bonn"))
+    await stage.answer(CLOUD, replies.chat("Bonn"))
+    assert stage.shadow().outcome == "served"
+    assert stage.pipeline.breakers.rates == {CLOUD: 0.5}
+    assert CLOUD not in stage.pipeline.used
     stage.close()
 
 

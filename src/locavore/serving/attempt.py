@@ -22,7 +22,7 @@ from locavore.core.errors import (
 from locavore.core.events import Failure
 from locavore.core.outcome import Attempt as AttemptRecord
 from locavore.serving import upstream_errors
-from locavore.serving.record import attempt_record
+from locavore.serving.record import SHADOW, attempt_record
 
 if TYPE_CHECKING:
     from locavore.core.backend import Backend
@@ -194,9 +194,14 @@ class Attempt:
             owner.on_refused(error)
 
     def finish(self, usage: Usage | None, error: UpstreamError | None = None) -> AttemptRecord:
-        """It is over: its line in the record. The breakers learn how it went."""
+        """It is over: its line in the record. The breakers learn how it went, but not from a
+        shadow: what no client waits for changes nothing for clients (C114)."""
         self._leave()
         pipeline = self._pipeline
+        if self.kind == SHADOW:
+            pipeline.breakers.abandoned(self.target.name)
+            fault, message = (error.fault.value, error.message) if error else (None, None)
+            return attempt_record(self, pipeline.mono(), usage, fault=fault, message=message)
         if error is None:
             pipeline.breakers.success(self.target.name)
             pipeline.used.add(self.backend.id)

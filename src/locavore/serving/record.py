@@ -18,6 +18,8 @@ from locavore.core.request import Request
 if TYPE_CHECKING:
     from locavore.serving.attempt import Attempt as RunningAttempt
 
+SHADOW = "shadow"
+"""Kind of an attempt, and of a call, that no client waits for."""
 LATE = "late"
 """Fault of an attempt that was given up because whoever asked had waited long enough."""
 MESSAGE_CHARS = 500

@@ -27,6 +27,7 @@ from locavore.ledger.kept_answers import KeptAnswer, ToolCall
 from locavore.routing.explore import backend_of
 from locavore.serving import spending
 from locavore.serving.question import Answered, Question, answer_of, whole
+from locavore.serving.record import SHADOW
 from locavore.strategies.looking import Answer, Contract, answer_class, contract_of, faults
 from locavore.wire.folding import fold
 from locavore.wire.formats import FORMATS
@@ -50,7 +51,6 @@ WAIT_S = 300.0
 """For a model at home to become free."""
 TRIES = 2
 """How often a model at home is asked again after a client came in between."""
-KIND = "shadow"
 GIVEN_UP = "given_up"
 """Fault of a shadow that made room for a client."""
 log = logging.getLogger(__name__)
@@ -186,14 +186,14 @@ class Shadows:
             log.warning("a shadow was not asked: %s", error.message)
             return
         shadow.began_s = pipeline.clock() if not shadow.began_s else shadow.began_s
-        question = shadow.question = _Unseen(
+        question = shadow.question = Question(
             pipeline,
             call.state,
             whole(call.request),
             shadow.backend,
             call.record.decision,
-            id_=f"{call.record.id}.{KIND}.{len(shadow.attempts)}",
-            kind=KIND,
+            id_=f"{call.record.id}.{SHADOW}.{len(shadow.attempts)}",
+            kind=SHADOW,
             done=partial(self._answered, shadow),
         )
         self._running.append(shadow)
@@ -263,14 +263,14 @@ class Shadows:
         pipeline, parent = self._pipeline, shadow.call.record
         decision = parent.decision
         record = CallRecord(
-            id=f"{parent.id}.{KIND}",
+            id=f"{parent.id}.{SHADOW}",
             format=parent.format,
             started_s=shadow.began_s,
             duration_s=max(pipeline.clock() - shadow.began_s, 0.0),
             outcome="served" if compared is not None else "failed",
             status=200 if compared is not None else 502,
             decision=Decision(
-                id=f"{parent.id}.{KIND}",
+                id=f"{parent.id}.{SHADOW}",
                 requested=shadow.backend.id,
                 resolved="backend",
                 chosen=shadow.backend.id,
@@ -285,7 +285,7 @@ class Shadows:
             session=parent.session,
             user=parent.user,
             flags=flags,
-            extra={} if compared is None else {KIND: msgspec.to_builtins(compared)},
+            extra={} if compared is None else {SHADOW: msgspec.to_builtins(compared)},
         )
         try:
             pipeline.journal.append(record)
@@ -303,16 +303,6 @@ class Shadows:
             self._release(shadow)
             self._close_books(shadow)
         self._running.clear()
-
-
-class _Unseen(Question):
-    """A question whose failure says nothing to those who serve clients."""
-
-    def on_failed(self, error: UpstreamError) -> None:
-        attempt = self.attempt
-        if attempt is not None:
-            fault = error.fault.value
-            self._tell(fault, attempt.abandon(None, fault))
 
 
 def _other(call: Watched) -> Backend | None:
