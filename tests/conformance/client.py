@@ -16,7 +16,7 @@ MESSAGES: dict[str, Any] = {**CHAT, "max_tokens": 100}
 CHAT_PATH, MESSAGES_PATH = "/v1/chat/completions", "/v1/messages"
 
 
-def backend(id_: str, server: ScriptedUpstream, **settings: Any) -> str:
+def backend(id_: str, server: ScriptedUpstream | RunningGateway, **settings: Any) -> str:
     """A `[[backend]]` table. Anthropic's base URL has no `/v1`."""
     anthropic = settings.get("dialect") == "anthropic"
     values = {"id": id_, "url": server.origin if anthropic else server.url} | settings

@@ -10,6 +10,7 @@ import pytest
 from locavore.ledger.query import open_current, report
 from locavore.routing.estimators import promised
 from locavore.testing import Hold, Reply, ScriptedUpstream, replies
+from locavore.testing.gateway import RunningGateway
 from tests.conformance.client import CHAT_PATH, MESSAGES_PATH, OpenStream, backend
 from tests.conformance.conftest import Start
 from tests.serving.promises import short_answers_are_right
@@ -19,6 +20,8 @@ SHORT = {"prompt_tokens": 12, "completion_tokens": 1, "total_tokens": 13}
 LONG = {"prompt_tokens": 12, "completion_tokens": 200, "total_tokens": 212}
 ASK = [{"role": "user", "content": "What is six times seven?"}]
 STAY = '[[rule]]\nname = "stay"\nwhen = { label = "secret" }\nrequire = { farthest = "on_prem" }\n'
+PRICE = {"input_mtok": "2", "output_mtok": "8"}
+CHEAP = {"input_mtok": "0.1", "output_mtok": "0.2"}
 ROUTED = f'stage = "route"\nbaseline = "{CLOUD}"\n'
 
 
@@ -26,11 +29,10 @@ ROUTED = f'stage = "route"\nbaseline = "{CLOUD}"\n'
 def both(tmp_path: Path, upstream: ScriptedUpstream, other: ScriptedUpstream) -> str:
     """Configuration of a promised local model before a cloud; the promise is on disk."""
     promised.save(tmp_path / "home" / promised.FOLDER, short_answers_are_right(LOCAL, CLOUD))
-    price = {"input_mtok": "2", "output_mtok": "8"}
     return (
         ROUTED
-        + backend(LOCAL, upstream, price={"input_mtok": "0.1", "output_mtok": "0.2"})
-        + backend(CLOUD, other, place="public_api", price=price)
+        + backend(LOCAL, upstream, price=CHEAP)
+        + backend(CLOUD, other, place="public_api", price=PRICE)
         + STAY
     )
 
@@ -170,3 +172,26 @@ def test_a_dead_local_engine_costs_the_client_nothing_but_a_moment(
     assert answer.json["choices"][0]["message"]["content"] == "42"
     assert client.record.cascade is not None
     assert client.record.cascade.reason == "server_error"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_real_engine_tells_how_sure_it_was(
+    tmp_path: Path, start: Start, other: ScriptedUpstream, stream: bool
+) -> None:
+    """llama.cpp behind a gateway of its own: its test model is certain of every token."""
+    promised.save(tmp_path / "home" / promised.FOLDER, short_answers_are_right(LOCAL, CLOUD))
+    with RunningGateway(tmp_path / "engine") as engine:
+        able = ["chat", "logprobs"]
+        local = backend(LOCAL, engine, model="auto", capabilities=able, price=CHEAP)
+        cloud = backend(CLOUD, other, place="public_api", price=PRICE)
+        client = start(routing(ROUTED + local + cloud, stream_hold_s=30))
+        other.script(replies.chat_stream(["42"]) if stream else replies.chat("42"))
+        answer = client.chat(model="auto", messages=ASK, stream=stream)
+        (asked,) = engine.records()
+    assert answer.status == 200
+    assert b'"logprob"' not in answer.body
+    seen = client.record.cascade
+    assert seen is not None
+    assert seen.mean_logprob == pytest.approx(0.0, abs=1e-6)
+    assert asked.attempts[0].usage is not None
+    assert seen.output_tokens == asked.attempts[0].usage.output_tokens
