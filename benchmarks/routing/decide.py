@@ -3,8 +3,10 @@
     python -m benchmarks.routing.decide [--json FILE]
 
 A call that names its model, and `auto` over six candidates, each with a 1.5 KB prompt; then `auto`
-with rules and labels. The median of repeated runs of process time; the floor is what building the
-records of the answer costs, which any implementation with these records must pay.
+with rules and labels. Then `auto` under a promise, each ask read for the first time: the estimate
+is in it, and so is reading the conversation, up to a megabyte. The median of repeated runs of
+process time; the floor is what building the records of the answer costs, which any implementation
+with these records must pay.
 """
 
 import argparse
@@ -24,6 +26,10 @@ from locavore.core.money import FREE, Price, Rate
 from locavore.core.policy import Policy, Require, Rule, When
 from locavore.core.request import Request
 from locavore.routing.conversation import Talk
+from locavore.routing.estimators import trunk
+from locavore.routing.estimators.promised import Entry, Promises
+from locavore.routing.judging import Judge
+from locavore.routing.promise import Target, nothing
 from locavore.routing.router import Router
 from locavore.wire.formats import FORMATS
 
@@ -84,6 +90,43 @@ def decision(policy: Policy, asked: Request) -> Callable[[], object]:
     return lambda: router.decide(asked, decision_id="bench", talk=Talk(asked, CHAT.turns))
 
 
+def judged(messages: list[dict[str, str]]) -> Callable[[], object]:
+    """A decision under a promise, from the body on; nothing is remembered of the call before."""
+    local, cloud = "home/small", "cloud/large"
+    entry = Entry(
+        local=local,
+        cloud=cloud,
+        pre=nothing(Target(), 0, "labels"),
+        local_quality=0.5,
+        cloud_quality=1.0,
+        made_s=0.0,
+    )
+    shipped = trunk.load()
+    router = Router(PLAIN, FLEET, promises=Promises(shipped, [entry]))
+    body = json.dumps({"model": "auto", "messages": messages}).encode()
+    asked = CHAT.request(body)
+
+    def run() -> Decision:
+        router.judge = Judge(Promises(shipped, [entry]), FLEET[0], deadline_s=float("inf"))
+        return router.decide(asked, decision_id="bench", talk=Talk(asked, CHAT.turns))
+
+    told = next(c for c in run().considered if c.id == local)
+    assert told.promise is not None, "the estimate is not in it"
+    return run
+
+
+def talk(turns: int, chars: int) -> list[dict[str, str]]:
+    """So many answered turns of so many characters on either side, then a short follow-up."""
+    found = []
+    for k in range(turns):
+        said = f"Please explain lemma {k} of chapter {k % 7} to me. " * (chars // 44 + 1)
+        found.append({"role": "user", "content": said[:chars]})
+        found.append(
+            {"role": "assistant", "content": ("It says that. " * (chars // 14 + 1))[:chars]}
+        )
+    return [*found, {"role": "user", "content": "commit it"}]
+
+
 def records(count: int) -> Callable[[], object]:
     """The floor: a Decision with `count` candidates, nothing decided."""
     usd = Decimal("0.01")
@@ -109,14 +152,14 @@ def records(count: int) -> Callable[[], object]:
     return build
 
 
-def cpu_us(call: Callable[[], object]) -> float:
+def cpu_us(call: Callable[[], object], calls: int = CALLS) -> float:
     """Median over runs of the process time of one call."""
     found = []
     for _ in range(RUNS):
         start = time.process_time()
-        for _ in range(CALLS):
+        for _ in range(calls):
             call()
-        found.append((time.process_time() - start) / CALLS * 1e6)
+        found.append((time.process_time() - start) / calls * 1e6)
     return statistics.median(found)
 
 
@@ -130,6 +173,16 @@ def measure() -> dict[str, float]:
         "auto_6_us": cpu_us(decision(PLAIN, auto)),
         "auto_6_rules_us": cpu_us(decision(RULES, auto)),
         "auto_6_labelled_us": cpu_us(decision(RULES, health)),
+        "judged_1_5_kb_us": cpu_us(judged([{"role": "user", "content": (ASK * 40)[:1500]}]), 200),
+        "judged_60_turns_90_kb_us": cpu_us(judged(talk(60, 750)), 50),
+        "judged_1000_turns_1_mb_us": cpu_us(judged(talk(1000, 500)), 5),
+        "judged_1_mb_us": cpu_us(judged([{"role": "user", "content": ASK * 13_000}]), 10),
+        "judged_1_mb_of_tags_us": cpu_us(
+            judged([{"role": "user", "content": "<system-reminder>" * 60_000}]), 10
+        ),
+        "judged_2_mb_escaped_us": cpu_us(
+            judged([{"role": "user", "content": "中文" * 170_000}]), 5
+        ),
     }
 
 
