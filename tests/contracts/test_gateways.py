@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from locavore.testing import ScriptedUpstream, replies
+from locavore.testing.gateway import RunningGateway
 from tests.contracts.servers import Postgres, Valkey, postgres, postgres_bin, valkey_binary
+from tests.contracts.test_ledger_stores import empty
 from tests.docs.examples import sections
 from tests.e2e.serving import QUIET, Serving, environment, eventually, locavore
 
@@ -115,6 +118,19 @@ def test_c80_a_lost_ledger_stops_no_call_and_is_caught_up_with(
         eventually(lambda: not degraded(serving), "works again")
         assert served(tmp_path, env) == 2
         assert serving.stderr.count("keys: the ledger") == 1
+    assert not (tmp_path / "ledger.sqlite3").exists()
+
+
+def test_a_gateway_in_a_test_tells_what_postgresql_has(
+    tmp_path: Path, upstream: ScriptedUpstream, postgres_server: Postgres
+) -> None:
+    url = empty(postgres_server)
+    with RunningGateway(tmp_path, config(upstream, LEDGER), env={"BOOKS": url}) as gateway:
+        body = {"model": "home/m", "messages": [{"role": "user", "content": "Hello"}]}
+        with httpx2.Client(trust_env=False) as client:
+            answer = client.post(f"{gateway.url}/chat/completions", json=body, timeout=30)
+        assert answer.status_code == 200
+        assert [record.outcome for record in gateway.records()] == ["served"]
     assert not (tmp_path / "ledger.sqlite3").exists()
 
 

@@ -1,8 +1,11 @@
 """Budget alerts: once per threshold and period, to a real web server, and never lost."""
 
+import base64
 import contextlib
+import hmac
 import json
 import threading
+import time
 from collections.abc import Iterator
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -13,7 +16,7 @@ import pytest
 
 from locavore.core.access import Quota
 from locavore.core.errors import StoreError
-from locavore.ledger.alerts import run, webhook
+from locavore.ledger.alerts import run, signed, webhook
 from locavore.ledger.budgets import Authorizer, Reservation, leases_dir
 from locavore.ledger.database import Database
 from locavore.ledger.leases import Account, LeaseTable
@@ -29,6 +32,7 @@ class Hook:
 
     def __init__(self) -> None:
         self.got: list[dict[str, Any]] = []
+        self.sent: list[tuple[dict[str, str], bytes]] = []
         self.status = 204
         outer = self
 
@@ -37,7 +41,10 @@ class Hook:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 if outer.status == 204:
                     outer.got.append(json.loads(body))
+                    outer.sent.append(({k.lower(): v for k, v in self.headers.items()}, body))
                 self.send_response(outer.status)
+                if outer.status == 307:
+                    self.send_header("location", "/elsewhere")
                 self.end_headers()
 
             def log_message(self, *_: object) -> None: ...
@@ -123,3 +130,40 @@ def test_what_a_call_spends_reaches_the_webhook(db: Database, hook: Hook, tmp_pa
 def test_a_webhook_is_http(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="'file:///etc/passwd'"):
         webhook("file:///etc/passwd")
+
+
+def test_an_alert_is_signed_as_standard_webhooks_are(db: Database, hook: Hook) -> None:
+    secret = "whsec_" + base64.b64encode(b"0123456789abcdef01234567").decode()
+    run(db, [BUDGET], used(5), hook.url, secret)
+    ((headers, body),) = hook.sent
+    signed_text = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+    expected = hmac.digest(b"0123456789abcdef01234567", signed_text, "sha256")
+    assert headers["webhook-signature"] == f"v1,{base64.b64encode(expected).decode()}"
+    assert abs(int(headers["webhook-timestamp"]) - time.time()) < 3600
+    assert secret.encode() not in body + str(headers).encode()
+
+
+def test_the_signature_is_the_one_that_the_specification_computes() -> None:
+    """The example of the Standard Webhooks libraries."""
+    headers = signed(
+        "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        "msg_p5jXN8AQM9LWM0D4loKWxJek",
+        b'{"test": 2432232314}',
+        1614265330,
+    )
+    assert headers["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+def test_a_repeated_alert_has_the_same_id_and_a_redirect_is_a_failure(
+    db: Database, hook: Hook, tmp_path: Path
+) -> None:
+    hook.status = 307
+    with pytest.raises(StoreError, match="307"):
+        run(db, [BUDGET], used(5), hook.url)
+    hook.status = 204
+    run(db, [BUDGET], used(5), hook.url)
+    with contextlib.closing(open_store(tmp_path / "other")) as other:  # another gateway's books
+        run(other, [BUDGET], used(5), hook.url)
+    first, second = (headers for headers, _ in hook.sent)
+    assert first["webhook-id"] == second["webhook-id"]
+    assert "webhook-signature" not in first

@@ -128,3 +128,61 @@ def test_the_command_explains_and_tells_scripts(tmp_path: Path) -> None:
     assert facts["differences"][0]["billed_usd"] == "1.5"
     args[args.index("--columns") + 1] = "day=date"
     assert CliRunner().invoke(main, args).exit_code == 2
+
+
+OPENAI = (
+    "start_time,end_time,start_time_iso,end_time_iso,amount_value,amount_currency,quantity,"
+    "quantity_unit,line_item,user_id,api_key_id,project_id,organization_id,project_name,"
+    "organization_name,user_email,api_source\n"
+)
+ANTHROPIC = (
+    "usage_date_utc,model,workspace,api_key,usage_type,context_window,token_type,cost_usd,"
+    "list_price_usd,cost_type,inference_geo,speed,api_key_id,api_key_status\n"
+)
+DAY = 1_767_225_600
+"""2026-01-01 00:00 UTC."""
+
+
+def export_of(home: Path, provider: str, text: str, *attempts: Attempt) -> Reconciliation:
+    journal = SegmentJournal(home)
+    for n, made in enumerate(attempts):
+        journal.append(call(f"d{n}", made))
+    journal.close()
+    with contextlib.closing(open_current(home)) as db:
+        return reconcile(db, provider, read_invoice(io.StringIO(text)))
+
+
+def openai_row(usd: str, item: str, day: int = 0) -> str:
+    start = DAY + day * DAY_S
+    return f'{start},{start + DAY_S},,,{usd},usd,,,"{item}",,,,org-1,,Org,,\n'
+
+
+def test_the_cost_export_of_openai_is_known(tmp_path: Path) -> None:
+    text = OPENAI + openai_row("0.40", "gpt-4.1-2025-04-14, input_tokens")
+    text += openai_row("0.1000000000", "gpt-4.1-2025-04-14, output_tokens")
+    text += f"{DAY + DAY_S},{DAY + 2 * DAY_S},,,,,,,,,,,,,,,\n"  # nothing on that day
+    found = export_of(tmp_path, "openai", text, cloud())
+    assert (found.matched, found.differences) == (1, ())
+
+
+def test_an_export_by_day_only_is_compared_by_day(tmp_path: Path) -> None:
+    text = OPENAI + openai_row("1.50", "")
+    found = export_of(tmp_path, "openai", text, cloud(), cloud(model="gpt-x", cost=usd("0.9")))
+    (line,) = found.differences
+    assert (line.model, line.usd) == ("all models", Decimal("0.10"))
+
+
+def test_the_cost_export_of_anthropic_is_known(tmp_path: Path) -> None:
+    row = "2026-01-01,Claude Haiku 4.5,Default,key,message,≤ 200k,{},{},{},token,,,id,active\n"
+    text = ANTHROPIC + row.format("input_no_cache", "0.30", "0.30")
+    text += row.format("output", "0.20", "0.20")
+    made = cloud(model="claude-haiku-4-5-20251001", provider="anthropic")
+    found = export_of(tmp_path, "anthropic", text, made)
+    assert (found.matched, found.differences) == (1, ())
+
+
+def test_an_unknown_export_or_currency_is_told() -> None:
+    with pytest.raises(ValueError, match="name its columns: a, b"):
+        read_invoice(io.StringIO("a,b\n1,2\n"))
+    with pytest.raises(ValueError, match="only US dollars, not 'eur'"):
+        read_invoice(io.StringIO(OPENAI + openai_row("1", "m").replace("usd", "eur")))

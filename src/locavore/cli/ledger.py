@@ -204,13 +204,16 @@ def erase_person(user: str | None, session: str | None, url: str | None, home: P
     short_help="Compare with a provider's usage export (CSV).",
     epilog="""\b
 Examples:
+  locavore ledger reconcile costs.csv --provider anthropic
   locavore ledger reconcile may.csv --provider openai --columns day=date,model=model,usd=cost
 """,
 )
 @click.argument("invoice", type=click.File("r", encoding="utf-8-sig"))
 @click.option("--provider", required=True, help="As in our backends: openai, anthropic, ...")
 @click.option(
-    "--columns", required=True, help="day=COLUMN,model=COLUMN,usd=COLUMN[,input=...,output=...]"
+    "--columns",
+    help="day=COLUMN,model=COLUMN,usd=COLUMN[,input=...,output=...]; default: known for the cost "
+    "exports of OpenAI and Anthropic",
 )
 @click.option(
     "--tolerance", default="0.01", show_default=True, help="US dollars per day and model."
@@ -221,7 +224,7 @@ Examples:
 def compare(
     invoice: TextIO,
     provider: str,
-    columns: str,
+    columns: str | None,
     tolerance: str,
     as_json: bool,
     url: str | None,
@@ -229,7 +232,7 @@ def compare(
 ) -> None:
     """Compare with a provider's usage export (CSV); exit code 1 when something differs."""
     try:
-        billed = read_invoice(invoice, mapping_of(columns))
+        billed = read_invoice(invoice, mapping_of(columns) if columns else None)
         tolerance_usd = Decimal(tolerance)
     except (ValueError, InvalidOperation) as error:
         raise click.BadParameter(str(error)) from error

@@ -89,7 +89,8 @@ class Upkeep:
             contextlib.closing(leases),
             contextlib.closing(open_store(self._home, self._ledger.url)) as db,
         ):
-            alerts.run(db, (*snapshot.quotas, *of_keys), leases.committed(), webhook)
+            quotas = (*snapshot.quotas, *of_keys)
+            alerts.run(db, quotas, leases.committed(), webhook, self._ledger.alert_secret)
 
     def _attempt(self, name: str, work: Callable[[], T]) -> T | None:
         try:

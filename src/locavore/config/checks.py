@@ -1,5 +1,6 @@
 """What one key of the file cannot know of another: duplicates, loops, rules that change nothing."""
 
+import base64
 import importlib.util
 import re
 import zoneinfo
@@ -101,9 +102,20 @@ def _check_ledger(ledger: LedgerTable, reader: Reader) -> None:
         elif module and importlib.util.find_spec(module) is None:
             what = f"needs `pip install 'locavore[{extra}]'`"
             reader.problem(f"ledger.{name}", what)
+    if ledger.alert_secret is not None and not _is_webhook_secret(ledger.alert_secret):
+        reader.problem("ledger.alert_secret", "expected Base64 after whsec_, got something else")
     if ledger.nodes > 1 and ledger.limits_url is None:
         what = f"{ledger.nodes} gateways share no limits: set limits_url, or leave nodes out"
         reader.problem("ledger.nodes", what)
+
+
+def _is_webhook_secret(secret: str) -> bool:
+    if not secret.startswith("whsec_"):
+        return True
+    try:
+        return bool(base64.b64decode(secret.removeprefix("whsec_"), validate=True))
+    except ValueError:
+        return False
 
 
 def _check_backends(backends: tuple[BackendTable, ...], reader: Reader) -> None:

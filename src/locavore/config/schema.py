@@ -329,6 +329,14 @@ class LedgerTable(Table, frozen=True):
         Text | None,
         Meta(description="told when a budget is 50, 80 and 100 % used", extra=SECRET),
     ] = None
+    alert_secret: Annotated[
+        Text | None,
+        Meta(
+            description="signs what the webhook is told (Standard Webhooks; `whsec_` and Base64, "
+            'or any text), write `"${NAME}"`',
+            extra=SECRET,
+        ),
+    ] = None
 
 
 class ExploreTable(Table, frozen=True):

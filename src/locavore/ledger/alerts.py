@@ -1,9 +1,13 @@
 """Tells a webhook when a budget is half, nearly or wholly used; each threshold once per period.
 
 Run by the supervisor, never on a call's path. An alert is marked after it was delivered, so a
-lost answer may repeat it and a crash cannot swallow it.
+lost answer may repeat it (with the same id) and a crash cannot swallow it. Each is signed as
+https://www.standardwebhooks.com/ describes, when there is a secret.
 """
 
+import base64
+import hashlib
+import hmac
 import time
 import urllib.error
 import urllib.request
@@ -71,7 +75,7 @@ def _alert(quota: Quota, account: Account, used: int, percent: int) -> Alert:
 
 
 def deliver(
-    db: Database, alerts: Iterable[Alert], post: Callable[[bytes], None], *, now_s: float
+    db: Database, alerts: Iterable[Alert], post: Callable[[str, bytes], None], *, now_s: float
 ) -> int:
     """Post the alerts that were not delivered yet; how many. Raises StoreError, after all were
     tried, when the webhook failed: the next round tries again."""
@@ -84,7 +88,7 @@ def deliver(
         if db.execute(sql, key).fetchone():
             continue
         try:
-            post(msgspec.json.encode(alert))
+            post(_id_of(alert), msgspec.json.encode(alert))
         except OSError as error:
             failure = str(error)
             continue
@@ -97,18 +101,25 @@ def deliver(
     return count
 
 
-def webhook(url: str) -> Callable[[bytes], None]:
-    """Posts JSON to `url`. Raises StoreError for anything but http and https; the returned
-    function raises OSError when the other side does not answer with 2xx."""
+def _id_of(alert: Alert) -> str:
+    """The same for the same threshold, so that the other side can drop a repetition."""
+    key = (alert.quota, alert.subject, str(alert.period_start_s), str(alert.percent))
+    return "alert_" + hashlib.blake2b("\0".join(key).encode(), digest_size=16).hexdigest()
+
+
+def webhook(url: str, secret: str | None = None) -> Callable[[str, bytes], None]:
+    """Posts JSON with an id to `url`, signed with `secret` if there is one. Raises StoreError for
+    anything but http and https; the returned function raises OSError when the other side does not
+    answer with 2xx. A redirect is no answer: it could lead anywhere."""
     if not url.startswith(("http://", "https://")):
         raise StoreError(f"alert webhook {url!r}: only http and https")
+    opener = urllib.request.build_opener(_Direct)
 
-    def post(body: bytes) -> None:
-        request = urllib.request.Request(  # noqa: S310 - the scheme is checked above
-            url, data=body, headers={"content-type": "application/json"}, method="POST"
-        )
+    def post(id_: str, body: bytes) -> None:
+        headers = {"content-type": "application/json", **signed(secret, id_, body, time.time())}
+        request = urllib.request.Request(url, data=body, headers=headers, method="POST")  # noqa: S310
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S):  # noqa: S310
+            with opener.open(request, timeout=TIMEOUT_S):
                 pass
         except urllib.error.HTTPError as error:
             error.close()  # it holds the connection
@@ -117,7 +128,30 @@ def webhook(url: str) -> Callable[[bytes], None]:
     return post
 
 
-def run(db: Database, quotas: Iterable[Quota], committed: Mapping[Account, int], url: str) -> int:
+def signed(secret: str | None, id_: str, body: bytes, now_s: float) -> dict[str, str]:
+    """Headers of Standard Webhooks 1.0: HMAC-SHA256 over `id.timestamp.body`, in Base64."""
+    headers = {"webhook-id": id_, "webhook-timestamp": str(int(now_s))}
+    if secret is None:
+        return headers
+    text = secret.removeprefix("whsec_")
+    key = base64.b64decode(text) if text != secret else secret.encode()
+    message = f"{id_}.{int(now_s)}.".encode() + body
+    digest = base64.b64encode(hmac.digest(key, message, "sha256")).decode()
+    return headers | {"webhook-signature": f"v1,{digest}"}
+
+
+class _Direct(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
+def run(
+    db: Database,
+    quotas: Iterable[Quota],
+    committed: Mapping[Account, int],
+    url: str,
+    secret: str | None = None,
+) -> int:
     """One round: find what is due and deliver it."""
     now_s = time.time()
-    return deliver(db, due(quotas, committed, now_s=now_s), webhook(url), now_s=now_s)
+    return deliver(db, due(quotas, committed, now_s=now_s), webhook(url, secret), now_s=now_s)

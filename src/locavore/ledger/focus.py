@@ -1,6 +1,8 @@
 """The ledger as a FOCUS cost and usage table (FinOps Open Cost and Usage Specification 1.2).
 
-One row per day, tenant, team, key and backend. Columns that have no meaning here are empty.
+One row per day, tenant, team, key and backend. Columns that have no meaning here are empty, which
+is null. Source of names, types and nullability: `specification/columns` of the specification's
+repository (FinOps-Open-Cost-and-Usage-Spec/FOCUS_Spec).
 """
 
 import csv
@@ -17,6 +19,7 @@ COLUMNS = (
     "BilledCost",
     "BillingAccountId",
     "BillingAccountName",
+    "BillingAccountType",
     "BillingCurrency",
     "BillingPeriodEnd",
     "BillingPeriodStart",
@@ -32,17 +35,22 @@ COLUMNS = (
     "EffectiveCost",
     "InvoiceIssuerName",
     "ListCost",
+    "PricingCategory",
     "PricingQuantity",
     "PricingUnit",
     "ProviderName",
     "PublisherName",
     "ResourceId",
     "ResourceName",
+    "ResourceType",
     "ServiceCategory",
     "ServiceName",
+    "ServiceSubcategory",
     "SkuId",
+    "SkuPriceId",
     "SubAccountId",
     "SubAccountName",
+    "SubAccountType",
     "Tags",
 )
 _QUERY = (
@@ -101,6 +109,7 @@ def _row(
     return {
         "BilledCost": cost,
         "BillingAccountId": tenant or "default",
+        "BillingAccountType": "Tenant",
         "BillingCurrency": "USD",
         "BillingPeriodStart": _iso(month),
         "BillingPeriodEnd": _iso(next_month),
@@ -115,16 +124,21 @@ def _row(
         "EffectiveCost": cost,
         "InvoiceIssuerName": provider,
         "ListCost": cost,
+        "PricingCategory": "Standard",
         "PricingQuantity": tokens,
         "PricingUnit": "Tokens",
         "ProviderName": provider,
         "PublisherName": provider,
         "ResourceId": backend,
         "ResourceName": backend,
+        "ResourceType": "Model",
         "ServiceCategory": "AI and Machine Learning",
         "ServiceName": "Model inference",
+        "ServiceSubcategory": "Generative AI",
         "SkuId": backend,
+        "SkuPriceId": backend,
         "SubAccountId": team,
+        "SubAccountType": "Team" if team else "",
         "Tags": json.dumps(tags, ensure_ascii=False),
     }
 

@@ -1,6 +1,7 @@
 """The ledger against a provider's own usage export, day by day and model by model.
 
-A provider's file is read through a small column mapping; every difference gets its likely reason
+A provider's file is read through a small column mapping, which is known for the cost exports of
+OpenAI and Anthropic; every difference gets its likely reason
 from what the ledger knows: unknown costs, estimates, broken answers, other token counts, another
 price.
 """
@@ -18,9 +19,22 @@ from locavore.ledger.database import Database
 from locavore.ledger.rows import usd_of
 from locavore.ledger.sums import DAY_S
 
-FIELDS = ("day", "model", "usd", "input", "output")
+FIELDS = ("day", "model", "usd", "input", "output", "currency")
 """What a mapping may name; `day`, `model` and `usd` it must."""
 REQUIRED = ("day", "model", "usd")
+KNOWN = (
+    {
+        "day": "start_time",
+        "model": "line_item",
+        "usd": "amount_value",
+        "currency": "amount_currency",
+    },
+    {"day": "usage_date_utc", "model": "model", "usd": "cost_usd"},
+)
+"""Cost exports of OpenAI's dashboard (a row per line item: `gpt-x, input`) and of Anthropic's
+console (a row per model, by its display name, and kind of token), as of September 2026."""
+ALL_MODELS = "all models"
+"""Where the export is by day only."""
 CENT = Decimal("0.01")
 _SNAPSHOT = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{8})$")
 Key = tuple[int, str]
@@ -79,33 +93,49 @@ def mapping_of(text: str) -> dict[str, str]:
     return mapping
 
 
-def read_invoice(file: TextIO, mapping: Mapping[str, str]) -> dict[Key, Billed]:
-    """Rows of the provider's CSV, summed. Raises ValueError naming the line and the value."""
+def read_invoice(file: TextIO, mapping: Mapping[str, str] | None = None) -> dict[Key, Billed]:
+    """Rows of the provider's CSV, summed. Raises ValueError naming the line and the value.
+
+    `mapping`: None for an export whose columns are known.
+    """
     found: dict[Key, Billed] = {}
     reader = csv.DictReader(file)
-    if absent := set(mapping.values()) - set(reader.fieldnames or ()):
-        raise ValueError(
-            f"the file has no column {sorted(absent)[0]!r}; "
-            f"it has {', '.join(reader.fieldnames or ())}"
-        )
+    names = reader.fieldnames or ()
+    if mapping is None:
+        mapping = next((known for known in KNOWN if set(known.values()) <= set(names)), None)
+        if mapping is None:
+            raise ValueError(f"no export that is known; name its columns: {', '.join(names)}")
+    if absent := set(mapping.values()) - set(names):
+        raise ValueError(f"the file has no column {sorted(absent)[0]!r}; it has {', '.join(names)}")
     for row in reader:
+        if not (row[mapping["usd"]] or "").strip():
+            continue  # OpenAI writes a row for a day on which nothing was used
         try:
-            key = (_day(row[mapping["day"]]), model_of(row[mapping["model"]]))
-            billed = found.setdefault(key, Billed())
-            billed.usd += Decimal(row[mapping["usd"]].lstrip("$"))
-            for field in ("input", "output"):
-                if field in mapping:
-                    name = f"{field}_tokens"
-                    value = int(row[mapping[field]]) + (getattr(billed, name) or 0)
-                    setattr(billed, name, value)
+            _add_row(found, row, mapping)
         except (ValueError, InvalidOperation) as error:
             raise ValueError(f"line {reader.line_num}: {error}; the row is {row!r}") from error
     return found
 
 
+def _add_row(found: dict[Key, Billed], row: Mapping[str, str], mapping: Mapping[str, str]) -> None:
+    if "currency" in mapping and row[mapping["currency"]].lower() != "usd":
+        raise ValueError(f"only US dollars, not {row[mapping['currency']]!r}")
+    key = (_day(row[mapping["day"]]), model_of(row[mapping["model"]]) or ALL_MODELS)
+    billed = found.setdefault(key, Billed())
+    billed.usd += Decimal(row[mapping["usd"]].lstrip("$"))
+    for field in ("input", "output"):
+        if field in mapping:
+            name = f"{field}_tokens"
+            setattr(billed, name, int(row[mapping[field]]) + (getattr(billed, name) or 0))
+
+
 def model_of(name: str) -> str:
-    """The model without the date of its snapshot: providers bill `gpt-x-2026-01-31`."""
-    return _SNAPSHOT.sub("", name.strip().lower())
+    """The model as an API calls it, without the date of its snapshot: providers bill
+    `gpt-x-2026-01-31, input` and `Claude Haiku 4.5`."""
+    plain = name.partition(",")[0].strip().lower()
+    if " " in plain:
+        plain = plain.replace(" ", "-").replace(".", "-")
+    return _SNAPSHOT.sub("", plain)
 
 
 def _day(text: str) -> int:
@@ -143,6 +173,14 @@ def booked(db: Database, provider: str, days: Iterable[int]) -> dict[Key, Booked
     return found
 
 
+def _by_day(lines: Mapping[Key, Booked]) -> dict[Key, Booked]:
+    found: dict[Key, Booked] = {}
+    for (day, _), line in lines.items():
+        key = (day, ALL_MODELS)
+        found[key] = _added(found[key], line) if key in found else line
+    return found
+
+
 def _added(a: Booked, b: Booked) -> Booked:
     pairs = zip(msgspec.structs.astuple(a), msgspec.structs.astuple(b), strict=True)
     sums: list[Any] = [x + y for x, y in pairs]
@@ -154,6 +192,8 @@ def reconcile(
 ) -> Reconciliation:
     """Compare; a pair that differs by no more than the tolerance agrees."""
     ours = booked(db, provider, [day for day, _ in invoice])
+    if invoice and all(model == ALL_MODELS for _, model in invoice):
+        ours = _by_day(ours)
     differences, matched = [], 0
     for key in sorted({*invoice, *ours}):
         theirs, mine = invoice.get(key), ours.get(key)

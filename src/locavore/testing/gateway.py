@@ -104,7 +104,7 @@ class RunningGateway:
 
         Returns once new calls are served under the promises that hold then; True: they changed.
         """
-        open_current(self.home).close()
+        open_current(self.home, self._config().ledger.url).close()
         changed = self._promises.round()
         if changed and self._loop is not None:
             asyncio.run_coroutine_threadsafe(self._reload(), self._loop).result(START_S)
@@ -112,7 +112,7 @@ class RunningGateway:
 
     def records(self) -> list[CallRecord]:
         """Every finished call, oldest first, as the ledger has it."""
-        db = open_current(self.home)
+        db = open_current(self.home, self._config().ledger.url)
         try:
             rows = db.execute("SELECT body FROM records ORDER BY seq").fetchall()
         finally:
