@@ -24,6 +24,7 @@ from locavore.routing.router import Router
 from locavore.routing.rules import NO_LIMIT, limits_of, matching
 from locavore.routing.survey import survey
 from locavore.routing.weighing import Call
+from locavore.serving.record import answering
 from locavore.wire.formats import FORMATS
 
 
@@ -117,7 +118,7 @@ def of_ledger(records: Iterable[CallRecord]) -> Iterator[Recorded]:
         decision = record.decision
         if record.parent_id is not None:
             continue
-        served = next((a for a in reversed(record.attempts) if a.fault is None), None)
+        served = answering(record.attempts)
         yield Recorded(
             id=record.id,
             request=Request(
