@@ -148,8 +148,8 @@ def _valkey(binary: str, folder: Path) -> Iterator[str]:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         _until(path.exists, process)
-        # After 50 ms without an answer a gateway goes on with its share of the limit; a machine that
-        # runs all of this at once may be slower than that.
+        # After 50 ms without an answer a gateway goes on with its share of the limit; a machine
+        # that runs all of this at once may be slower than that.
         yield f"unix://{path}?socket_timeout=5"
     finally:
         process.terminate()
