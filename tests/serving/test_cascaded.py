@@ -313,6 +313,24 @@ async def test_c11_a_client_that_leaves_cancels_whatever_runs(tmp_path: Path, du
         assert not stage.asked(CLOUD)
 
 
+async def test_c11_an_engine_that_must_not_be_cancelled_is_read_to_its_end(
+    tmp_path: Path,
+) -> None:
+    stage = Stage(tmp_path, keeps=False)
+    targets = stage.pipeline.state.snapshot.targets
+    targets[LOCAL] = msgspec.structs.replace(targets[LOCAL], drain_on_disconnect=True)
+    client = stage.serve()
+    assert client.listener is not None
+    client.listener.on_disconnect()
+    assert not stage.journal.records
+    stage.answer(LOCAL, replies.chat("wrongly so"))
+    assert (stage.record.outcome, stage.record.status) == ("cancelled", 499)
+    assert stage.record.attempts[0].usage is not None
+    assert stage.record.attempts[0].usage.output_tokens == 3, "what it cost is known"
+    assert not stage.asked(CLOUD)
+    assert not client.body
+
+
 # Samples -----------------------------------------------------------------------------------------
 
 

@@ -289,6 +289,7 @@ class CascadedCall(ServedCall):
         served = self._served
         if served is None and self._escalates:
             served = self._served = self._concluded(Answer(backend=self.backend.id))
+        self._steps.close()  # its frame knows us
         record = super()._call_record(outcome, status)
         if served is None:
             return record
