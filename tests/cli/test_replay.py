@@ -74,6 +74,9 @@ def test_calls_move_and_their_measured_usage_is_priced_anew(files: dict[str, str
     assert found["after"]["places"] == {"on_prem": 1, "public_api": 1}
     assert Decimal(found["before"]["cost_usd"]) == 4
     assert Decimal(found["after"]["cost_usd"]) == Decimal("2.1")
+    (flow,) = found["flows"]
+    assert (flow["before"], flow["after"], flow["calls"]) == ("cloud/big", "home/small", 1)
+    assert (Decimal(flow["saved_usd"]), flow["unknown"]) == (Decimal("1.9"), 0)
     assert found["before"]["quality"]["n"] == 2
     assert found["after"]["quality"]["n"] == 1  # nothing is known of the small model's
 
@@ -85,6 +88,7 @@ def test_c110_a_replay_repeats_itself_exactly(files: dict[str, str]) -> None:
 def test_the_table_names_the_calls_that_move(files: dict[str, str]) -> None:
     told = run(files, files["calls"])
     assert "1 of 2 calls move" in told
+    assert "1 calls cloud/big -> home/small: $1.900000 less" in told
     assert "easy (chat): cloud/big -> home/small" in told
 
 

@@ -145,3 +145,12 @@ def test_a_promise_nobody_can_read_is_named(home: Path) -> None:
     done = run(home, "report")
     assert done.exit_code == 1
     assert "broken.json" in done.stderr
+
+
+@pytest.mark.parametrize(("share", "warns"), [("0.0", True), ("0.02", False)])
+def test_doctor_says_when_a_promise_is_not_watched(home: Path, share: str, warns: bool) -> None:
+    (home / "config.toml").write_text(f"[explore]\nshare = {share}\n[discover]\nlocal = false\n")
+    found = json.loads(run(home, "doctor", "--json").stdout)
+    lines = [f for f in found if f["where"] == "promise"]
+    assert any("no promise is measured" in f["what"] for f in lines) is warns
+    assert any("nothing achieved is known yet" in f["what"] for f in lines)

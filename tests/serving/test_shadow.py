@@ -195,6 +195,22 @@ async def test_c114_a_model_at_home_is_asked_only_while_no_client_needs_it(tmp_p
     stage.close()
 
 
+async def test_c114_a_fault_of_shadows_harms_no_client(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: object) -> None:
+        raise RuntimeError("a shadow's own bug")
+
+    monkeypatch.setattr(shadowing.Shadow, "give_up", broken)
+    stage = Stage(tmp_path, serves=CLOUD)
+    stage.serve()
+    await stage.answer(CLOUD, replies.chat("Bonn"))
+    client = stage.serve(LOCAL)
+    await stage.answer(LOCAL, replies.chat("done"))
+    assert client.status == 200
+    stage.pipeline.close()
+
+
 async def test_a_shadow_that_is_always_in_the_way_is_not_asked_for_ever(tmp_path: Path) -> None:
     stage = Stage(tmp_path, serves=CLOUD)
     stage.serve()

@@ -13,7 +13,16 @@ from locavore.cli.options import json_option, ledger_url_option
 from locavore.cli.route import config_option, home_flag, snapshot_of
 from locavore.core.errors import ConfigError
 from locavore.core.outcome import CallRecord
-from locavore.evidence.replay import Move, Recorded, Replay, Sums, of_ledger, read_calls, replay
+from locavore.evidence.replay import (
+    Flow,
+    Move,
+    Recorded,
+    Replay,
+    Sums,
+    of_ledger,
+    read_calls,
+    replay,
+)
 from locavore.ledger.query import open_current
 from locavore.routing.router import Router
 from locavore.serving.snapshot import Snapshot
@@ -97,6 +106,8 @@ def show(found: Replay, moves: int, console: Console) -> None:
         table.add_row(name, one, other)
     console.print(table)
     console.print(f"\n{len(found.moves)} of {found.before.calls} calls move", highlight=False)
+    for flow in found.flows:
+        console.print(f"  {_flowing(flow)}", highlight=False, markup=False, soft_wrap=True)
     for move in found.moves[:moves]:
         console.print(f"  {_moved(move)}", highlight=False, markup=False, soft_wrap=True)
 
@@ -117,6 +128,13 @@ def _cells(sums: Sums) -> list[str]:
         "?" if sums.ttft_s is None else f"{sums.ttft_s:.2f}",
         ", ".join(f"{place} {count}" for place, count in sums.places.items()) or "-",
     ]
+
+
+def _flowing(flow: Flow) -> str:
+    unknown = f", {flow.unknown:,} at an unknown cost" if flow.unknown else ""
+    amount = f"${abs(flow.saved_usd):.6f} {'less' if flow.saved_usd >= 0 else 'MORE'}"
+    way = f"{flow.before or 'refused'} -> {flow.after or 'refused'}"
+    return f"{flow.calls:,} calls {way}: {amount}{unknown}"
 
 
 def _moved(move: Move) -> str:

@@ -225,6 +225,9 @@ def _promises(config: Config) -> Iterator[Finding]:
     except LocavoreError as error:
         yield _fail("promise", str(error), "run `locavore calibrate` again")
         return
+    if found and not config.policy.explore_share:
+        what = "explore.share is 0: no promise is measured, and none is ever withdrawn"
+        yield _warn("promise", what, "set it to 0.02, or to what watching may cost")
     for line in (line for line in found if line.task is None):
         promised = f"{line.local}: {line.target:.1%} of {line.cloud}'s quality promised"
         quality = line.quality

@@ -59,6 +59,19 @@ class Move(msgspec.Struct, frozen=True, kw_only=True):
     after: Side
 
 
+class Flow(msgspec.Struct, frozen=True, kw_only=True):
+    """Calls that move from one place to another."""
+
+    before: str | None
+    """Candidate ids; None: refused."""
+    after: str | None
+    calls: int
+    saved_usd: Decimal
+    """Over the calls whose cost is known on both sides; negative: it costs more."""
+    unknown: int
+    """Calls that are not in that sum."""
+
+
 class Sums(msgspec.Struct, frozen=True, kw_only=True):
     """All calls under one policy."""
 
@@ -76,6 +89,8 @@ class Sums(msgspec.Struct, frozen=True, kw_only=True):
 class Replay(msgspec.Struct, frozen=True, kw_only=True):
     before: Sums
     after: Sums
+    flows: list[Flow]
+    """The moves, added up; most calls first."""
     moves: list[Move]
 
 
@@ -144,7 +159,27 @@ def replay(calls: Iterable[Recorded], before: Router, after: Router) -> Replay:
         sides[1].append(other)
         if one.chosen != other.chosen:
             moves.append(Move(id=call.id, task=task, before=one, after=other))
-    return Replay(before=_sums(sides[0]), after=_sums(sides[1]), moves=moves)
+    return Replay(before=_sums(sides[0]), after=_sums(sides[1]), flows=_flows(moves), moves=moves)
+
+
+def _flows(moves: Sequence[Move]) -> list[Flow]:
+    of_way: dict[tuple[str | None, str | None], list[Move]] = {}
+    for move in moves:
+        of_way.setdefault((move.before.chosen, move.after.chosen), []).append(move)
+    found = []
+    for (before, after), same in of_way.items():
+        costs = [(m.before.cost_usd, m.after.cost_usd) for m in same]
+        known = [a - b for a, b in costs if a is not None and b is not None]
+        found.append(
+            Flow(
+                before=before,
+                after=after,
+                calls=len(same),
+                saved_usd=sum(known, Decimal(0)),
+                unknown=len(same) - len(known),
+            )
+        )
+    return sorted(found, key=lambda flow: (-flow.calls, flow.before or "", flow.after or ""))
 
 
 def _side(call: Recorded, router: Router) -> tuple[Side, str]:

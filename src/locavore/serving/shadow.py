@@ -105,7 +105,10 @@ class Shadows:
 
     def wants(self, request: Request, decision: Decision) -> bool:
         if self._running and decision.chosen is not None:
-            self._make_room(decision.chosen)
+            try:
+                self._make_room(decision.chosen)
+            except Exception:  # a client's call must not fail of what stands beside it
+                log.exception("shadows could not make room")
         return decision.explored is not None and request.n == 1
 
     def served(self, call: Watched) -> None:
