@@ -71,7 +71,7 @@ def test_every_metric_is_in_the_operators_table(tmp_path: Path) -> None:
         with world.gateway:
             text = world.shell("curl -sS http://127.0.0.1:4000/metrics")
     served = set(re.findall(r"^# TYPE (\w+)", text, re.MULTILINE))
-    assert served == set(re.findall(r"^\| `(locavore_\w+)`", OPERATE, re.MULTILINE))
+    assert served == set(re.findall(r"^\| `((?:locavore|gen_ai)_\w+)`", OPERATE, re.MULTILINE))
 
 
 def test_what_the_testing_page_names_is_there() -> None:

@@ -85,10 +85,9 @@ def _each(name: str, about: str, lines: tuple[Line, ...], label: str) -> Iterato
 
 
 def _energy(joules: dict[str, int]) -> Iterator[str]:
-    if joules:
-        yield from _head("energy_joules_total", "counter", "Reading of each energy meter.")
-        for meter, value in joules.items():
-            yield _sample("energy_joules_total", {"meter": meter}, value)
+    yield from _head("energy_joules_total", "counter", "Newest reading of each energy meter.")
+    for meter, value in joules.items():
+        yield _sample("energy_joules_total", {"meter": meter}, value)
 
 
 _HOPS = {
