@@ -17,12 +17,16 @@ from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
+import msgspec
+
 from locavore.core.backend import Backend, Capability, Place
 from locavore.core.money import FREE, Price, Rate
 from locavore.core.policy import Policy
 from locavore.core.ports import Headers, Receiver, Timeouts
 from locavore.ledger.journal import SegmentJournal
 from locavore.ledger.session_labels import FileSessionLabels
+from locavore.routing import promise
+from locavore.routing.estimators.promised import Entry
 from locavore.serving.client import Listener
 from locavore.serving.pipeline import PLAIN, Pipeline
 from locavore.serving.snapshot import Snapshot, Target
@@ -158,6 +162,30 @@ def _snapshot() -> Snapshot:
     )
 
 
+def _promised(threshold: float) -> Snapshot:
+    """`auto` is answered at home and looked at; from `threshold` on, an answer stays there."""
+    looked = promise.Promise(
+        target=promise.Target(),
+        basis="labels",
+        labels=1000,
+        threshold=threshold,
+        share=0.9,
+        quality=0.99,
+        lower=0.98,
+    )
+    entry = Entry(
+        local="home/m",
+        cloud="cloud/x",
+        pre=promise.nothing(promise.Target(), 1000, "a request that tells"),
+        post=looked,
+        samples=2,
+        local_quality=0.9,
+        cloud_quality=0.9,
+        made_s=0.0,
+    )
+    return msgspec.structs.replace(_snapshot(), promises=(entry,))
+
+
 def body(model: str, size_bytes: int, *, stream: bool = False) -> bytes:
     """A chat call of a system message, a long text and an ask."""
     messages = [
@@ -200,6 +228,10 @@ async def measure(home: Path, batches: int) -> dict[str, float]:
         for size in (1_300, 29_000)
     }
     found = {name: least_us(_calls(pipeline, sent), batches) for name, sent in cases.items()}
+    for name, threshold in (("cascade kept", -2.0), ("cascade escalated", 2.0)):
+        pipeline.load(State(_promised(threshold), lambda _target: engine), None)
+        found[name] = least_us(_calls(pipeline, body("auto", 1_120)), batches // 5)
+    pipeline.load(State(_snapshot(), lambda _target: engine), None)
     engine.streams()
     streamed = body("home/m", 1_120, stream=True)
     found["chunk"] = least_us(_calls(pipeline, streamed), batches // 5) / CHUNKS

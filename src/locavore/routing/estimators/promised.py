@@ -36,6 +36,9 @@ class Withdrawal(msgspec.Struct, frozen=True, kw_only=True):
     """When it was withdrawn, as a share of the cloud model's."""
 
 
+_REMEMBERED = 32
+
+
 class Entry(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """What calibration found for one pair of models."""
 
@@ -132,7 +135,8 @@ class Promises:
         self._entries = {(e.local, e.cloud): e for e in found if e.withdrawn is None}
         self._withdrawn = {(e.local, e.cloud): e.withdrawn for e in found if e.withdrawn}
         self._pre, self._post = unlabelled(), unlabelled_post(trunk.answers)
-        self._last: tuple[str, Reading] | None = None
+        self._readings: dict[str, Reading] = {}
+        """Of the asks of late: a call is judged by several, before its answer and after it."""
 
     def __bool__(self) -> bool:
         return bool(self._entries or self._withdrawn)
@@ -176,9 +180,12 @@ class Promises:
         return msgspec.structs.replace(look, familiarity=0.0)
 
     def _read(self, prompt: str) -> Reading:
-        if self._last is None or self._last[0] != prompt:
-            self._last = (prompt, self._trunk.read(prompt))
-        return self._last[1]
+        reading = self._readings.get(prompt)
+        if reading is None:
+            if len(self._readings) >= _REMEMBERED:
+                self._readings.clear()
+            reading = self._readings[prompt] = self._trunk.read(prompt)
+        return reading
 
 
 def quality_of(promise: Promise) -> Estimate:
