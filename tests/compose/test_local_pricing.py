@@ -15,6 +15,7 @@ from locavore.ledger.energy import read_meters
 from locavore.ledger.journal import SegmentJournal
 from locavore.ledger.query import open_current
 from locavore.testing import ScriptedUpstream, replies
+from tests.docs.examples import sections
 from tests.e2e.serving import QUIET, Serving, eventually, locavore
 from tests.ledger.records import attempt, call
 
@@ -165,6 +166,13 @@ def test_c73_a_gateway_books_local_calls_at_the_price_of_its_machine(tmp_path: P
     lines = json.loads(locavore("report", "--by", "place", "--json", home=tmp_path).stdout)
     (line,) = lines["lines"]
     assert Decimal(line["cost_usd"]) > 0
+
+
+def test_the_page_on_money_shows_a_machine_that_works(tmp_path: Path) -> None:
+    (code,) = [code for part in sections("explain/money.md") for code in part.code("toml")]
+    (tmp_path / "config.toml").write_text(code)
+    checked = locavore("serve", "--check", home=tmp_path)
+    assert checked.returncode == 0, checked.stderr
 
 
 def test_a_machine_that_cannot_be_priced_is_told_with_key_and_value(tmp_path: Path) -> None:

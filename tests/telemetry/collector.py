@@ -61,12 +61,20 @@ class Collector:
         self._server.server_close()
 
     @property
-    def spans(self) -> list[Any]:
+    def resources(self) -> list[Any]:
+        """Of spans, in the order in which they came."""
         return [
-            span
+            resource
             for request in self.requests
             if isinstance(request, ExportTraceServiceRequest)
             for resource in request.resource_spans
+        ]
+
+    @property
+    def spans(self) -> list[Any]:
+        return [
+            span
+            for resource in self.resources
             for scope in resource.scope_spans
             for span in scope.spans
         ]

@@ -1,5 +1,6 @@
 """A gateway with the standard variables, and a receiver that decodes what it is told."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,11 @@ from typing import Any
 import pytest
 
 from locavore.testing import ScriptedUpstream, replies
+from tests.docs.examples import sections
 from tests.e2e.serving import QUIET, Serving, eventually, locavore
 from tests.telemetry.collector import Collector, attributes
 
+DOCS = Path(__file__).parents[2] / "docs"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"
 CANARY = "canary-7f3a"
@@ -68,7 +71,7 @@ def test_spans_and_metrics_of_calls_reach_a_collector(
     assert found["gen_ai.usage.input_tokens"] > 0
     assert found["locavore.cost_usd"] > 0
     assert "gen_ai.usage.input_tokens" not in attributes(call)
-    resource = collector.requests[0].resource_spans[0]
+    resource = collector.resources[0]
     assert attributes(resource.resource)["service.name"] == "gw"
     assert resource.scope_spans[0].schema_url.endswith("/1.41.0")
     points = {attributes(p)["gen_ai.token.type"]: p for p in histogram(metrics)}
@@ -135,6 +138,32 @@ def test_an_unsampled_trace_of_the_client_is_left_alone(
         assert serving.stop() == 0
     assert len(spans) == len(collector.spans) == 2
     assert TRACE not in {span.trace_id.hex() for span in spans}
+
+
+def test_the_guide_switches_it_on(
+    tmp_path: Path, upstream: ScriptedUpstream, collector: Collector
+) -> None:
+    (code,) = [code for part in sections("howto/telemetry.md") for code in part.code("sh")]
+    exported = re.findall(r"^export (\w+)=(\S+)$", code, re.MULTILINE)
+    assert code.splitlines()[-1] == "locavore serve"
+    env = {k: v.replace("http://127.0.0.1:4318", collector.url) for k, v in exported}
+    with Serving(tmp_path, config(upstream), "--workers=1", env=env) as serving:
+        assert chat(serving) == 200
+        spans = eventually(lambda: collector.spans, "spans arrive")
+        assert serving.stop() == 0  # the metrics of the last minute are told at the end
+    resource = attributes(collector.resources[0].resource)
+    assert resource["service.name"] == "locavore-berlin"
+    guide = (DOCS / "howto" / "telemetry.md").read_text("utf-8")
+    names = {name for span in spans for name in attributes(span)} | set(collector.metrics)
+    assert [n for n in names if n not in guide and f"`.{_tail(n)}`" not in guide] == []
+
+
+def _tail(name: str) -> str:
+    """Tables write `gen_ai.usage.input_tokens`, then `.output_tokens`."""
+    for begin in ("gen_ai.usage.", "gen_ai.client.operation.", "locavore."):
+        if name.startswith(begin):
+            return name.removeprefix(begin)
+    return name
 
 
 def test_it_is_off_without_a_collector_and_a_bad_variable_is_told(
