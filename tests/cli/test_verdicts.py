@@ -133,6 +133,17 @@ def test_achieved_quality_stands_beside_the_promise_with_its_interval(home: Path
     text = run(home, "report").stdout
     assert "Achieved 96.2% (" in text
     assert "from verdicts on 80 of 80 explored calls" in text
+    assert 100 < line["missing"] < 1000
+    assert f"About {line['missing']:,} more judged calls like these could confirm it." in text
+
+
+def test_achieved_quality_that_is_not_above_the_promise_is_called_so(home: Path) -> None:
+    lost = set(range(0, 80, 4))
+    verdicts(home, [whole(k, lost=k in lost) for k in range(80)])
+    (line,) = json.loads(run(home, "report", "--json").stdout)["quality"]
+    assert line["quality"]["mean"] == pytest.approx(0.75)
+    assert line["missing"] == 0
+    assert "That is not above the promise" in line["status"]
 
 
 def test_a_home_without_promises_has_no_part_about_quality(tmp_path: Path) -> None:

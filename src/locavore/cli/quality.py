@@ -82,8 +82,8 @@ def status(line: Achieved) -> str:
     if found.low >= line.target:
         return f"{said} The promise is confirmed."
     if line.missing:
-        return f"{said} About {line.missing:,} more judged calls could confirm the promise."
-    return said
+        return f"{said} About {line.missing:,} more judged calls like these could confirm it."
+    return f"{said} That is not above the promise; it is withdrawn when it cannot be chance."
 
 
 def _no_evidence(line: Achieved) -> str:

@@ -10,6 +10,7 @@ figures are those of the traffic. Three things are told apart:
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from math import ceil
 from pathlib import Path
 
 import msgspec
@@ -60,8 +61,17 @@ class Achieved(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def missing(self) -> int:
-        """Judged calls until there is enough to confirm the promise, if nothing is lost."""
-        return max(0, self.needed - self.judged)
+        """About how many more judged calls could confirm the promise, if they go on like those
+        there are (without any: if nothing is lost). 0: it is confirmed, or it is not above its
+        target, and more calls would not make it so."""
+        found = self.quality
+        if found is None:
+            return self.needed
+        if found.low >= self.target or found.mean <= self.target:
+            return 0
+        # An interval's width falls with the square root of the calls.
+        times = ((found.mean - found.low) / (found.mean - self.target)) ** 2
+        return max(ceil(self.judged * times), self.needed) - self.judged
 
 
 def achieved(entries: Iterable[Entry], calls: Iterable[Explored]) -> list[Achieved]:
