@@ -352,8 +352,8 @@ class ServedCall:
     def _more_headers(self) -> Headers:
         attempt = self._attempt
         more = self._limit_headers
-        if attempt is not None:
-            more = more or replying.forwarded_limits(attempt.headers)
+        if attempt is not None and not more:
+            more = self._state.limits_told(attempt.headers)
         if self.decision.explored is not None:
             more = [*more, (b"x-locavore-explored", b"true")]
         if attempt is None or attempt.outgoing is None or not attempt.outgoing.dropped:

@@ -64,7 +64,8 @@ def _said(delta: dict[str, Any], parts: Parts) -> dict[str, Any]:
 
 def thinking_apart(body: bytes) -> bytes:
     """A whole answer, for a client of chat completions."""
-    if b"think" not in body:
+    # One byte is looked for ten times as fast as a word; some engines escape the bracket.
+    if b"<" not in body and (b"\\" not in body or b"\\u003c" not in body.lower()):
         return body
     thoughts = Thoughts()
     choices = decode_chunk(body).choices or ()
