@@ -5,9 +5,10 @@ from collections.abc import Callable
 import msgspec
 
 from locavore.core.backend import Backend
-from locavore.core.ports import Engine, Timeouts
+from locavore.core.ports import Engine, Headers, Timeouts
 from locavore.routing.estimators.promised import fingerprint_of
 from locavore.routing.router import Router
+from locavore.serving import replying
 from locavore.serving.outgoing import Ways
 from locavore.serving.snapshot import Snapshot, Target
 
@@ -31,6 +32,8 @@ class State:
         self._timeouts: dict[str, Timeouts] = {}
         self.reply_heads: dict[tuple[str, str, bytes], bytes] = {}
         """Header lines of answers that depend on format, backend and content type only."""
+        self._headers_seen: Headers = ()
+        self._limits_seen: Headers = ()
 
     def engine(self, target: Target) -> Engine:
         """The engine of a target, looked up by name: hashing a target costs a microsecond."""
@@ -44,6 +47,12 @@ class State:
         if len(self.reply_heads) >= 1024:
             self.reply_heads.clear()
         self.reply_heads[key] = head
+
+    def limits_told(self, headers: Headers) -> Headers:
+        """`replying.forwarded_limits`; a connection that repeats a head repeats the object."""
+        if headers is not self._headers_seen:
+            self._headers_seen, self._limits_seen = headers, replying.forwarded_limits(headers)
+        return self._limits_seen
 
     def timeouts_for(self, target: Target) -> Timeouts:
         if target.first_byte_s is None:
