@@ -8,6 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import asyncpg
+import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -24,6 +25,7 @@ from locavore.ledger.query import DIMENSIONS, decision, find_decision, open_curr
 from locavore.ledger.store import open_store
 from tests.contracts.servers import Postgres
 from tests.ledger.records import NOON_S, attempt, call, usd
+from tests.ledger.records import decision as decided
 
 DAY_S = 86_400
 
@@ -130,6 +132,25 @@ def test_what_cannot_be_read_is_kept(tmp_path: Path, url: str | None) -> None:
     with contextlib.closing(open_current(tmp_path, url)) as db:
         assert [reject.size_bytes for reject in rejects(db)] == [10]
         assert report(db).total.cost_usd == 9999
+
+
+def test_a_nul_in_a_name_from_a_client_does_not_stop_the_books(
+    tmp_path: Path, url: str | None
+) -> None:
+    journal = SegmentJournal(tmp_path)
+    asked = decided("nul", requested="gpt\0x", chosen="gpt\0x")
+    made = call("nul", attempt(backend="cloud/gpt\0x", model="gpt\0x"), decision=asked)
+    journal.append(msgspec.structs.replace(made, user="a\0b", session="\0"))
+    journal.append(call("after"))
+    journal.close()
+    with contextlib.closing(open_current(tmp_path, url)) as db:
+        rows = db.execute('SELECT requested, "user", session FROM calls ORDER BY seq').fetchall()
+        assert rows[0] == ("gpt\ufffdx", "a\ufffdb", "\ufffd")
+        assert {line.group for line in report(db).lines} == {"cloud/gpt\ufffdx", "home/small"}
+        found = decision(db, "nul")
+        assert found is not None
+        assert found.user == "a\0b"
+        assert (rejects(db), verify(db).problems) == ([], ())
 
 
 def test_keys_live_where_the_ledger_lives(tmp_path: Path, url: str | None) -> None:
