@@ -201,13 +201,16 @@ def test_a_stream_cut_by_a_second_ctrl_c_leaves_a_record(
             serving.told("finishing calls in flight")
             serving.process.send_signal(signal.SIGINT)
             serving.told("stopping at once")
+            received = read_until(stream, b"0\r\n\r\n")
             assert serving.process.wait(LIMIT_S) == 0
+        assert b"the gateway is stopping" in received
+        assert b"[DONE]" not in received
         assert "Traceback" not in serving.stderr
     db = open_current(tmp_path)
     ((body,),) = db.execute("SELECT body FROM records").fetchall()
     db.close()
     record = msgspec.msgpack.decode(body, type=CallRecord)
-    assert (record.outcome, record.status, len(record.attempts)) == ("cancelled", 499, 1)
+    assert (record.outcome, record.status, len(record.attempts)) == ("failed", 503, 1)
 
 
 def _refuses(port: int) -> bool:

@@ -528,10 +528,17 @@ async def test_a_worker_that_ends_leaves_a_record_of_every_call(
     tmp_path: Path, during: str
 ) -> None:
     stage = Stage(tmp_path, keeps=False)
-    stage.serve()
+    client = stage.serve()
     if during == "cloud":
-        stage.answer(LOCAL, replies.chat("wrongly so"))
+        stage.answer(LOCAL, replies.chat("sound"))
     stage.pipeline.cut()
-    assert (stage.record.outcome, stage.record.status) == ("cancelled", 499)
-    assert (stage.record.cascade is not None) is (during == "cloud"), "what was seen is kept"
+    record = stage.record
     assert stage.pipeline.inflight == 0
+    if during == "local":
+        assert (client.status, record.outcome, record.status) == (503, "failed", 503)
+        assert record.cascade is None
+    else:
+        assert text(client) == "sound", "a sound answer was there all along"
+        assert (record.outcome, len(record.attempts)) == ("served", 2)
+        assert record.cascade is not None
+        assert record.cascade.reason == "cloud_failed"

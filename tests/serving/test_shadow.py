@@ -347,3 +347,51 @@ def test_an_id_is_no_path(tmp_path: Path, id_: str) -> None:
     assert kept_answers.find(tmp_path, id_) is None
     assert kept_answers.drop(tmp_path, [id_]) == 0
     assert (tmp_path / "config.json").exists()
+
+
+# Every format ------------------------------------------------------------------------------------
+
+BODIES: dict[str, dict[str, Any]] = {
+    "openai_completions": {"prompt": "Where?"},
+    "openai_responses": {"input": "Where?"},
+    "anthropic_messages": {"messages": ASK["messages"], "max_tokens": 100},
+}
+
+
+@pytest.mark.parametrize("request_format", list(BODIES))
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_call_of_any_format_has_its_other_answer_compared(
+    tmp_path: Path, request_format: str, stream: bool
+) -> None:
+    stage = Stage(tmp_path)
+    client = Client()
+    body = json.dumps(BODIES[request_format] | {"model": "auto", "stream": stream}).encode()
+    stage.pipeline.serve(request_format, body, client, Envelope(no_fallback=False))
+    served = replies.chat_stream(("Bo", "nn")) if stream else replies.chat("Bonn")
+    await stage.answer(LOCAL, served)
+    assert client.status == 200
+    await stage.answer(CLOUD, replies.chat("bonn"))
+    record = stage.shadow()
+    assert record.format == request_format
+    assert record.extra["shadow"] == {"form_served": 1.0, "form_shadow": 1.0, "agrees": True}
+    stage.close()
+
+
+async def test_tool_calls_are_compared_by_name_and_value_and_checked(tmp_path: Path) -> None:
+    tool = {"type": "function", "function": {"name": "find", "parameters": CITY}}
+    arguments = ('{"city": "Bonn"}', '{ "city":"Bonn" }', '{"town": 1}')
+    for other, agrees, form in ((arguments[1], True, 1.0), (arguments[2], False, 0.0)):
+        stage = Stage(tmp_path / str(agrees))
+        stage.serve(tools=[tool])
+        await stage.answer(LOCAL, called(arguments[0]))
+        await stage.answer(CLOUD, called(other))
+        compared = stage.shadow().extra["shadow"]
+        assert compared == {"form_served": 1.0, "form_shadow": form, "agrees": agrees}
+        stage.close()
+
+
+def called(arguments: str) -> Reply:
+    function = {"name": "find", "arguments": arguments}
+    call = {"id": "c1", "type": "function", "function": function}
+    usage = {"prompt_tokens": 90, "completion_tokens": 9, "total_tokens": 99}
+    return replies.chat("", usage=usage, finish_reason="tool_calls", tool_calls=[call])

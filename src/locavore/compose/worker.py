@@ -30,7 +30,7 @@ from locavore.engines.deadlines import Deadlines
 from locavore.engines.pool import HttpEngine, PoolLimits
 from locavore.gateway.keys import KeyCheck
 from locavore.gateway.routes import hot_routes
-from locavore.gateway.server import AsgiApp, Message, Server, ServerLimits
+from locavore.gateway.server import LAST_WORDS_S, AsgiApp, Message, Server, ServerLimits
 from locavore.ledger.conversations import FileHomes
 from locavore.ledger.journal import SegmentJournal
 from locavore.ledger.session_labels import FileSessionLabels
@@ -255,14 +255,18 @@ class Worker:
             if isinstance(message, Resolved):
                 self._resolved(message)
             elif isinstance(message, Drain) and self._server is not None:
-                self._server.cut()
+                self._end_calls()
+                asyncio.get_running_loop().call_later(LAST_WORDS_S, self._server.cut)
         await draining
+
+    def _end_calls(self) -> None:
+        if self._pipeline is not None:
+            self._pipeline.cut()
 
     async def _drain(self, timeout_s: float) -> None:
         if self._server is not None:
-            await self._server.drain(timeout_s)
-        if self._pipeline is not None:
-            self._pipeline.cut()
+            await self._server.drain(timeout_s, late=self._end_calls)
+        self._end_calls()  # those whose client has left and whose engine must be read to the end
         if self._shadows is not None:
             self._shadows.close()
         if self._pipeline is not None:

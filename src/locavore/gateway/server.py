@@ -15,6 +15,9 @@ from locavore.gateway.exchange import Handler
 
 log = logging.getLogger("locavore.gateway")
 
+LAST_WORDS_S = 1.0
+"""For the errors of exchanges that are cut to reach their clients."""
+
 Routes = Mapping[bytes, Mapping[bytes, Handler]]
 """path -> method -> handler. Paths match byte for byte."""
 Message = MutableMapping[str, Any]
@@ -101,14 +104,20 @@ class Server:
         self.deadlines.watch(self)
         return int(listener.sockets[0].getsockname()[1])
 
-    async def drain(self, timeout_s: float) -> bool:
-        """Stop accepting, let running exchanges finish, then cut. True: nothing was cut."""
+    async def drain(self, timeout_s: float, late: Callable[[], None] | None = None) -> bool:
+        """Stop accepting, let running exchanges finish, then cut. True: all had finished.
+
+        `late` is called for those that did not: their last words get a second to arrive.
+        """
         self.draining = True
         for listener in self._listeners:
             listener.close()
         for connection in list(self.connections):
             connection.close_if_idle()
         clean = await self._wait_empty(timeout_s)
+        if not clean and late is not None:
+            late()
+            await self._wait_empty(LAST_WORDS_S)
         self.cut()
         if not clean:
             await self._wait_empty(1.0)

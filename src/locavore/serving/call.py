@@ -23,6 +23,7 @@ from locavore.core.backend import Backend
 from locavore.core.decision import Decision
 from locavore.core.errors import (
     LocavoreError,
+    Overloaded,
     StoreError,
     UpstreamError,
 )
@@ -416,11 +417,23 @@ class ServedCall:
         self._cancel()
 
     def cut(self) -> None:
-        """The worker ends now."""
-        if not self._done:
+        """The worker ends now: the client is told so in its own protocol."""
+        if self._done:
+            return
+        if self._draining:
             self._cancel()
+            return
+        self._abandon()
+        self._give_up(
+            Overloaded("the gateway is stopping", code="gateway_stopping", retry_after_s=1.0)
+        )
 
     def _cancel(self) -> None:
+        self._abandon()
+        self._record("cancelled", CLIENT_LEFT)
+
+    def _abandon(self) -> None:
+        """End whatever waits or runs, and note what it may have cost by now."""
         if self._retry is not None:
             self._retry.cancel()
         attempt = self._attempt
@@ -432,7 +445,6 @@ class ServedCall:
                 self._attempts.append(attempt.abandon(usage))
             else:
                 attempt.withdraw()
-        self._record("cancelled", CLIENT_LEFT)
 
     def on_pause(self) -> None:
         if self._attempt is not None and not self._draining:

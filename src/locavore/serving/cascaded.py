@@ -260,7 +260,8 @@ class CascadedCall(ServedCall):
     def _give_up(self, error: LocavoreError) -> None:
         attempt = self._attempt
         begun = attempt is not None and attempt.delivering
-        if self._served is None and not begun and not self._draining:
+        waits = self._escalates and self._served is None
+        if waits and not begun and not self._draining:
             fault = error.fault.value if isinstance(error, UpstreamError) else error.code
             answer = Answer(backend=self.backend.id, failed=fault or "failed")
             self._served = self._concluded(answer)
@@ -312,14 +313,14 @@ class CascadedCall(ServedCall):
             held_s=self._held_s,
         )
 
-    def _cancel(self) -> None:
+    def _abandon(self) -> None:
         question, self._question = self._question, None
         if question is not None:
             self._flags.append("usage_estimated")
             record = question.cancel()
             if record is not None:
                 self._attempts.append(record)
-        super()._cancel()
+        super()._abandon()
 
 
 def _contract(request_format: str, body: bytes) -> Contract:
