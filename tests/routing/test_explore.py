@@ -70,6 +70,8 @@ def router(entry: Entry | None, share: float = 1.0, **policy: Any) -> Router:
         "baseline": CLOUD,
         "labels": frozenset({"health"}),
         "explore_share": share,
+        "aliases": {"gpt-4o": "auto", "fast": LOCAL},
+        "fallbacks": {LOCAL: (CLOUD,)},
         "rules": (
             Rule(
                 name="stay",
@@ -98,6 +100,10 @@ def test_whichever_side_serves_the_pair_is_explored(entry: Entry) -> None:
     assert found.propensity == 1.0
 
 
+def test_an_alias_of_auto_is_explored_too(entry: Entry) -> None:
+    assert decided(router(entry), model="gpt-4o").explored == decided(router(entry)).explored
+
+
 def test_the_share_is_kept_and_every_decision_logs_its_propensity(entry: Entry) -> None:
     some = router(entry, share=0.1)
     found = [decided(some, f"d{k}") for k in range(3000)]
@@ -119,11 +125,12 @@ def test_c91_a_call_that_must_not_leave_is_never_explored(entry: Entry) -> None:
     [
         {"model": CLOUD},
         {"model": "local"},
+        {"model": "fast"},
         {"fallbacks": False},
         {"limits": Require(farthest=Place.ON_PREM)},
         {"unavailable": {CLOUD: "its breaker is open"}},
     ],
-    ids=["named", "local", "no_fallback", "narrowed", "unavailable"],
+    ids=["named", "local", "alias_of_one", "no_fallback", "narrowed", "unavailable"],
 )
 def test_nothing_is_explored_where_the_other_side_may_not_be_asked(
     entry: Entry, how: dict[str, Any]

@@ -12,6 +12,8 @@ import msgspec
 from locavore.core.decision import Decision, Explored
 from locavore.routing.estimators.promised import Promises
 
+_OPEN = ("auto", "alias")
+"""How a name was read that leaves the choice to us; an alias of one backend is not explored."""
 _STRATEGIES = ("cascade:",)
 """Prefixes of candidate ids that are no backend's; backend ids may hold a colon."""
 
@@ -29,7 +31,7 @@ def explore(decision: Decision, promises: Promises, share: float) -> Decision:
 def _pair(decision: Decision, promises: Promises) -> Explored | None:
     """The baseline and the local model it is measured against on this call."""
     cloud = decision.baseline
-    if decision.resolved != "auto" or decision.stage != "route" or decision.chosen is None:
+    if decision.resolved not in _OPEN or decision.stage != "route" or decision.chosen is None:
         return None
     allowed = [backend_of(c.id) for c in decision.considered if c.verdict != "excluded"]
     if cloud is None or cloud not in allowed:
