@@ -7,9 +7,11 @@ import pytest
 from click.testing import CliRunner
 
 from locavore.cli import main
+from locavore.routing.estimators import promised
 from locavore.testing import ScriptedUpstream, replies
 from locavore.testing.gateway import RunningGateway
 from tests.conformance.client import Client, backend
+from tests.serving.promises import short_answers_are_right
 
 
 def run(*args: str) -> tuple[int, str]:
@@ -62,6 +64,32 @@ def test_as_json_with_the_decision(home: Path, decision_id: str) -> None:
     assert found["decision"]["id"] == found["explanation"]["id"] == decision_id
     assert found["explanation"]["chosen"] == "home/m"
     assert found["explanation"]["changes"][0]["kind"] == "limit"
+
+
+def test_what_a_cascade_saw_is_told(home: Path) -> None:
+    entry = short_answers_are_right("home/m", "sky/large")
+    promised.save(home / promised.FOLDER, entry)
+    ask = [{"role": "user", "content": "What is six times seven?"}]
+    usage = {"prompt_tokens": 12, "completion_tokens": 200}
+    with ScriptedUpstream() as local, ScriptedUpstream() as cloud:
+        local.always(replies.chat("Let me see.", usage=usage))
+        cloud.always(replies.chat("42"))
+        both = config(cloud).replace(
+            f'"home/m"\nurl = "{cloud.url}"', f'"home/m"\nurl = "{local.url}"'
+        )
+        with RunningGateway(home, both + "[explore]\nshare = 0\n") as gateway:
+            answer = Client(gateway).chat(model="auto", messages=ask)
+    id_ = answer.headers["x-locavore-decision"]
+    _, output = run("explain", id_, "--home", str(home))
+    came = output.split("what came of it\n")[1]
+    assert "home/m, first: answered in" in came
+    assert "sky/large, escalation: answered in" in came
+    assert "looked at home/m for" in came
+    assert ": doubtful, -" in came
+    assert "sky/large then said something else" in came
+    assert came.rstrip().endswith("served, status 200")
+    _, as_json = run("explain", id_, "--home", str(home), "--json")
+    assert json.loads(as_json)["cascade"]["reason"] == "doubtful"
 
 
 def test_an_unknown_id_is_said_and_fails(home: Path, decision_id: str) -> None:
