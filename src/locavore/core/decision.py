@@ -124,6 +124,8 @@ class Given(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     """backend id -> why it could not be reached."""
     failure_rates: dict[str, float] = {}
     """backend id -> share of tries that failed lately."""
+    late_shares: dict[str, float] = {}
+    """backend id -> share of answers that lately came too late to be looked at."""
     home: str | None = None
     """Backend id that served this conversation before."""
     cached_share: float = 0.0

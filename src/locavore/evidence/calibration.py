@@ -27,6 +27,7 @@ from locavore.routing.promise import (
     general_evidence,
     make_promise,
 )
+from locavore.routing.staying import Stays, count
 from locavore.strategies.looking import Answer, Contract, answer_class, signals_of
 from locavore.wire.formats import FORMATS
 
@@ -165,15 +166,18 @@ def outcome(
             post.append(_label(looks, words, task, signals, judged))
     entry = None
     if pre:
+        before = _promise(pre, target, trunk, "pre", proven=proven, noise=noise)
+        after = None
+        if len(post) == len(pre):
+            after = _promise(post, target, trunk, "post", proven=proven, noise=noise)
         entry = Entry(
             local=local,
             cloud=cloud,
-            pre=_promise(pre, target, trunk, "pre", proven=proven, noise=noise),
-            post=_promise(post, target, trunk, "post", proven=proven, noise=noise)
-            if len(post) == len(pre)
-            else None,
-            looks=len(post) == len(pre)
+            pre=before,
+            post=after,
+            looks=after is not None
             and looking_pays(pre, post, target, trunk, proven=proven, noise=noise),
+            stays=_stays(before, pre, after, post) if after is not None else None,
             local_quality=sum(c.weak for c in pre) / len(pre),
             cloud_quality=sum(c.strong for c in pre) / len(pre),
             made_s=time.time() if now_s is None else now_s,
@@ -258,6 +262,11 @@ def _label(
     looks: Promises, words: str, task: str, signals: Signals | None, judged: tuple[float, float]
 ) -> Label:
     return Label(look=looks.look(words, task, signals), weak=judged[0], strong=judged[1])
+
+
+def _stays(before: Promise, pre: Sequence[Label], after: Promise, post: Sequence[Label]) -> Stays:
+    """By what each request told, how many answers would have been kept."""
+    return count([before.score(c.look) for c in pre], [after.keeps(c.look) for c in post])
 
 
 TARGETS = (0.9, 0.95, 0.98, 0.99)

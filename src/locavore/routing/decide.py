@@ -230,7 +230,7 @@ def _plan(row: Row) -> CascadePlan | None:
 def _given(call: Call) -> Given | None:
     """What a replay must be told to decide the same (C110)."""
     limits = None if call.limits == NO_LIMIT else call.limits
-    state = call.unavailable or call.failure_rates or call.home or call.unjudged
+    state = call.unavailable or call.failure_rates or call.late_shares or call.home or call.unjudged
     if not state and limits is None and call.fallbacks:
         return None
     return Given(
@@ -238,6 +238,7 @@ def _given(call: Call) -> Given | None:
         fallbacks=call.fallbacks,
         unavailable=dict(call.unavailable),
         failure_rates=dict(call.failure_rates),
+        late_shares=dict(call.late_shares),
         home=call.home,
         cached_share=call.cached_share,
         unjudged=call.unjudged,

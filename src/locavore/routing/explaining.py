@@ -273,6 +273,9 @@ def _notes(decision: Decision) -> list[str]:
     if given is not None and given.failure_rates:
         rates = ", ".join(f"{i} {r:.1%}" for i, r in sorted(given.failure_rates.items()))
         notes.append(f"tries that failed lately: {rates}")
+    if given is not None and given.late_shares:
+        shares = ", ".join(f"{i} {s:.0%}" for i, s in sorted(given.late_shares.items()))
+        notes.append(f"answers that came too late to be looked at, lately: {shares}")
     if given is not None and given.unjudged:
         notes.append(f"promises could not be judged: {given.unjudged}")
     notes += [

@@ -27,6 +27,7 @@ from locavore.routing.estimators.trunk import Reading, Trunk
 from locavore.routing.facts import task_of
 from locavore.routing.promise import Look, Promise
 from locavore.routing.reasons import code_of
+from locavore.routing.staying import share_of
 from locavore.routing.survey import BELOW_FLOOR, SUFFICES, Option, Survey
 
 KEPT, NOT_KEPT, WITHDRAWN = "promise_kept", "promise_not_kept", "promise_withdrawn"
@@ -254,33 +255,8 @@ def _gain(promise: Promise, gain: float) -> Estimate:
 
 
 def stays_of(entry: Entry, gain: float) -> Estimate:
-    """P(an answer stays local), from how many labelled calls' answers would have.
-
-    Of the calls whose request already told enough, and of the others: as if the rule for answers
-    keeps whatever the rule for requests keeps, as far as it can.
-    """
-    pre, post = entry.pre, entry.post
-    share = post.share if post is not None else 0.0
-    n = post.labels if post is not None else 0
-    told = pre.threshold is not None and gain >= pre.threshold
-    if told:
-        mean = min(1.0, share / pre.share) if pre.share else share
-        n = round(n * pre.share)
-    else:
-        mean = max(0.0, share - pre.share) / (1 - pre.share) if pre.share < 1 else 0.0
-        n = round(n * (1 - pre.share))
-    return _wilson(mean, max(n, 1))
-
-
-def _wilson(share: float, n: int) -> Estimate:
-    """95 % interval of a share (Wilson 1927)."""
-    middle = (share + _Z * _Z / (2 * n)) / (1 + _Z * _Z / n)
-    half = _Z / (1 + _Z * _Z / n) * sqrt(share * (1 - share) / n + _Z * _Z / (4 * n * n))
-    return Estimate(
-        mean=share,
-        low=max(0.0, min(middle - half, share)),
-        high=min(1.0, max(middle + half, share)),
-        n=n,
-        source="labelled calls",
-        unit="probability",
-    )
+    """P(an answer stays local), from how many labelled calls' answers would have."""
+    if entry.stays is not None:
+        return entry.stays(gain)
+    post = entry.post
+    return share_of(round(post.share * post.labels), post.labels) if post else share_of(0, 0)

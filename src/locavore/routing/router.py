@@ -151,6 +151,7 @@ class Router:
         limits: Require = NO_LIMIT,
         fallbacks: bool = True,
         failure_rates: Mapping[str, float] | None = None,
+        late_shares: Mapping[str, float] | None = None,
         given: Given | None = None,
     ) -> Decision:
         """The decision; `chosen` is None when nothing is allowed (`decide.refusal` explains).
@@ -171,6 +172,7 @@ class Router:
                 limits,
                 fallbacks,
                 failure_rates or _NOTHING_KNOWN,
+                late_shares or _NOTHING_KNOWN,
                 home,
                 cached_share,
             )
@@ -273,6 +275,7 @@ def _again(decision_id: str, given: Given) -> Call:
         given.limits or NO_LIMIT,
         given.fallbacks,
         given.failure_rates,
+        given.late_shares,
         given.home,
         given.cached_share,
         given.unjudged,

@@ -46,6 +46,8 @@ class Call(msgspec.Struct, frozen=True):
     """False: the caller wants no other backend tried."""
     failure_rates: Mapping[str, float] = {}
     """backend id -> share of tries that failed lately; the policy tells those not named."""
+    late_shares: Mapping[str, float] = {}
+    """backend id -> share of answers that came too late to be looked at."""
     home: str | None = None
     """Backend id that served this conversation before."""
     cached_share: float = 0.0
@@ -208,9 +210,17 @@ class Weigher:
         return cascade_charges(
             local.charges or Charges(answer_usd=local.cost_usd),
             cloud.cost_usd,
-            _stays(option).mean,
+            self._stays(option),
             samples=_samples(option),
         )
+
+    def _stays(self, option: Option) -> float:
+        """P(the answer comes in time and stays): one that fails or is late is escalated too."""
+        promise, call, local = option.promise, self._call, option.backend.id
+        if promise is None or promise.stays is None:
+            return 0.0
+        fails = call.failure_rates.get(local, self._failure_rate)
+        return promise.stays.mean * (1 - fails) * (1 - call.late_shares.get(local, 0.0))
 
     def _only_looked_at(self, local: Row) -> None:
         """Two promises over one workload do not add up to one: the one for answers speaks."""
@@ -252,7 +262,7 @@ class Weigher:
             return hold_s, None, [f"no_hold: {attempt_s:.1f} s forecast, {hold_s:.1f} s allowed"]
         if local.ttft_s is None:
             return hold_s, None, []
-        leaves = 1 - _stays(option).mean
+        leaves = 1 - self._stays(option)
         ttft_s = Estimate(
             mean=attempt_s + leaves * (after.mean if after is not None else 0.0),
             low=local.ttft_s.low,
@@ -263,7 +273,7 @@ class Weigher:
         return hold_s, ttft_s, []
 
     def _against_trying(self, option: Option, local: Row, cloud: Row) -> list[str]:
-        stays, least = _stays(option).mean, self._policy.routing.least_stay
+        stays, least = self._stays(option), self._policy.routing.least_stay
         promise = option.promise
         if promise is None or promise.threshold is None or stays < least:
             return [f"unlikely: {stays:.2f}, {least:.2f} required"]
@@ -309,13 +319,6 @@ class Weigher:
                 return [f"max_cost: up to unknown, ${most_usd} allowed"]
             total += usd
         return [] if total <= most_usd else [f"max_cost: up to ${total:f}, ${most_usd} allowed"]
-
-
-def _stays(option: Option) -> Estimate:
-    promise = option.promise
-    if promise is None or promise.stays is None:
-        return Estimate.exact(0.0, source="nothing promised")
-    return promise.stays
 
 
 def _samples(option: Option) -> int:

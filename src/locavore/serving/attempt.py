@@ -22,7 +22,7 @@ from locavore.core.errors import (
 from locavore.core.events import Failure
 from locavore.core.outcome import Attempt as AttemptRecord
 from locavore.serving import upstream_errors
-from locavore.serving.record import SHADOW, attempt_record
+from locavore.serving.record import LATE, SHADOW, attempt_record
 
 if TYPE_CHECKING:
     from locavore.core.backend import Backend
@@ -220,8 +220,11 @@ class Attempt:
         """Nobody waits for it any more, which says nothing about the backend."""
         self.drop()
         self._leave()
-        self._pipeline.breakers.abandoned(self.target.name)
-        return attempt_record(self, self._pipeline.mono(), usage, fault=fault)
+        breakers, now_s = self._pipeline.breakers, self._pipeline.mono()
+        breakers.abandoned(self.target.name)
+        if fault == LATE:
+            breakers.late(self.target.name, now_s)
+        return attempt_record(self, now_s, usage, fault=fault)
 
     def withdraw(self) -> None:
         """Give up a place in the queue; nothing was sent."""

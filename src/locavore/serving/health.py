@@ -3,6 +3,8 @@
 Only clock readings that are passed in are used: everything here is decided on values.
 """
 
+import math
+
 from locavore.core.errors import Fault
 from locavore.serving.snapshot import BreakerPolicy
 
@@ -15,6 +17,10 @@ INNOCENT = frozenset(
 
 _WEIGHT = 0.02
 """Of one try in a target's failure rate: about the last hundred tries count."""
+_LATE_WEIGHT = 0.2
+"""Of one answer in the share that came too late: each late one kept a client waiting."""
+_LATE_HALF_LIFE_S = 300.0
+"""What is not tried any more is not seen to be quick again, so it is forgotten."""
 
 
 class _Breaker:
@@ -38,6 +44,8 @@ class Breakers:
         self._by_target: dict[str, dict[Fault, _Breaker]] = {}
         self.rates: dict[str, float] = {}
         """target -> share of tries that failed lately, of those that did (a moving average)."""
+        self.lates: dict[str, tuple[float, float]] = {}
+        """target -> (share of answers that did not come within the hold, when that was so)."""
 
     @property
     def any_open(self) -> bool:
@@ -73,6 +81,19 @@ class Breakers:
         self._by_target.pop(target, None)
         if self.rates and (rate := self.rates.pop(target, 0.0) * (1 - _WEIGHT)) > _WEIGHT / 4:
             self.rates[target] = rate
+        if self.lates and (late := self.lates.pop(target, None)) is not None:
+            share, at_s = late
+            if share > _LATE_WEIGHT / 10:
+                self.lates[target] = (share * (1 - _LATE_WEIGHT), at_s)
+
+    def late(self, target: str, now_s: float) -> None:
+        """An answer did not come within the hold. No fault: a breaker does not count it."""
+        share = self.late_share(target, now_s)
+        self.lates[target] = (share + _LATE_WEIGHT * (1 - share), now_s)
+
+    def late_share(self, target: str, now_s: float) -> float:
+        share, at_s = self.lates.get(target, (0.0, now_s))
+        return share * math.pow(0.5, max(0.0, now_s - at_s) / _LATE_HALF_LIFE_S)
 
     def abandoned(self, target: str) -> None:
         """An attempt was given up by us, which proves nothing: another one may be the probe."""

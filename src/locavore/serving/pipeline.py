@@ -303,6 +303,7 @@ class Pipeline:
             limits=limits,
             fallbacks=fallbacks,
             failure_rates=self._failure_rates(state) if self.breakers.rates else None,
+            late_shares=self._late_shares(state) if self.breakers.lates else None,
         )
 
     def _talk(self, request: Request) -> Talk:
@@ -387,6 +388,17 @@ class Pipeline:
             if rate is not None:
                 rates[backend.id] = rate
         return rates
+
+    def _late_shares(self, state: State) -> Mapping[str, float]:
+        """backend id -> share of answers that came too late to be looked at, of those that did."""
+        shares: dict[str, float] = {}
+        now_s = self.mono()
+        for backend in state.router.names.competing:
+            target = state.snapshot.target_for(backend)
+            share = self.breakers.late_share(target.name, now_s) if target else 0.0
+            if share > 0:
+                shares[backend.id] = round(share, 4)
+        return shares
 
     def next_id(self) -> str:
         return self._id_at(self.clock())

@@ -21,6 +21,7 @@ from locavore.routing.estimators.pair import unlabelled, unlabelled_post
 from locavore.routing.estimators.signals import Signals
 from locavore.routing.estimators.trunk import Reading, Trunk
 from locavore.routing.promise import Look, Promise
+from locavore.routing.staying import Stays
 
 FOLDER = "promises"
 
@@ -51,6 +52,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     looks: bool = True
     """Answers that are looked at may stay local more often than requests alone allow, so they are
     looked at first; it is one rule or the other, because two promises do not add up to one."""
+    stays: Stays | None = None
+    """How many answers would have stayed, by what their requests told; None: by their share."""
     local_quality: float
     """Mean score of the local model on the labelled calls, and of the cloud model."""
     cloud_quality: float
