@@ -22,8 +22,9 @@ from typing import Any
 from benchmarks.gateway import stacks, tools
 from benchmarks.gateway.cases import CASES, Case
 from benchmarks.gateway.cpu import cpu_ns, rss_mb
+from benchmarks.gateway.goals import goals_table
 from benchmarks.gateway.stacks import Stack, Unavailable
-from benchmarks.gateway.table import write_page
+from benchmarks.gateway.table import tables, write_page
 
 RESULTS = Path(__file__).parent / "results"
 SETTLE_S = 0.4
@@ -48,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.save:
         RESULTS.mkdir(exist_ok=True)
         path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(write_page(result, save=options.save))
+    print(write_page([*tables(result), "", *goals_table(result)], save=options.save))
     return 0
 
 

@@ -10,9 +10,14 @@ PAGE = Path(__file__).parents[2] / "docs" / "explain" / "performance.md"
 BEGIN, END = "<!-- gateway results: begin -->", "<!-- gateway results: end -->"
 
 
-def write_page(result: dict[str, Any], *, save: bool) -> str:
-    """The tables as Markdown; with `save` also between the page's markers."""
-    text = "\n".join([*_facts(result), "", *_cpu_table(result), "", *_other_table(result)])
+def tables(result: dict[str, Any]) -> list[str]:
+    """Lines of Markdown: what was measured on, CPU, and everything else."""
+    return [*_facts(result), "", *_cpu_table(result), "", *_other_table(result)]
+
+
+def write_page(lines: list[str], *, save: bool) -> str:
+    """The lines as one text; with `save` also between the page's markers."""
+    text = "\n".join(lines)
     if save:
         page = PAGE.read_text(encoding="utf-8")
         before, _, rest = page.partition(BEGIN)
@@ -49,7 +54,7 @@ def _cpu_table(result: dict[str, Any]) -> list[str]:
 
 
 def _cpu_cell(result: dict[str, Any], stack: str, case: str) -> str:
-    figures = [cpu for _, cpu in _cpu(result, stack, case)]
+    figures = [cpu for _, cpu in cpu_by_round(result, stack, case)]
     if not figures:
         return "-"
     cell = f"{_short(min(figures))} / {_short(median(figures))}"
@@ -59,8 +64,12 @@ def _cpu_cell(result: dict[str, Any], stack: str, case: str) -> str:
 
 def ratio_to_nginx(result: dict[str, Any], stack: str, case: str) -> float | None:
     """Median over the rounds; `auto` is compared with nginx on the same body."""
-    floor = dict(_cpu(result, "nginx-tls" if stack.endswith("-tls") else "nginx", _floor(case)))
-    ratios = [cpu / floor[index] for index, cpu in _cpu(result, stack, case) if index in floor]
+    floor = dict(
+        cpu_by_round(result, "nginx-tls" if stack.endswith("-tls") else "nginx", _floor(case))
+    )
+    ratios = [
+        cpu / floor[index] for index, cpu in cpu_by_round(result, stack, case) if index in floor
+    ]
     return median(ratios) if ratios else None
 
 
@@ -68,7 +77,8 @@ def _floor(case: str) -> str:
     return case.removesuffix(", auto")
 
 
-def _cpu(result: dict[str, Any], stack: str, case: str) -> list[tuple[int, float]]:
+def cpu_by_round(result: dict[str, Any], stack: str, case: str) -> list[tuple[int, float]]:
+    """(round, CPU µs per request or event)."""
     return [
         (sample["round"], sample["cpu_us"])
         for sample in result["samples"]
@@ -83,15 +93,16 @@ def _other_table(result: dict[str, Any]) -> list[str]:
         "|---|---|---|---|---|---|",
     ]
     for name in result["rss_mb"]:
+        added_us = added_latency_us(result, name)
         sizes = " + ".join(_short(size) for size in result["rss_mb"][name])
         lines.append(
-            f"| {name} | {_added_latency(result, name)} | {_most(result, name)} | {sizes} | "
-            f"{result['ready_s'][name]} | {_failed(result, name)} |"
+            f"| {name} | {'-' if added_us is None else round(added_us)} | {_most(result, name)} | "
+            f"{sizes} | {result['ready_s'][name]} | {_failed(result, name)} |"
         )
     return lines
 
 
-def _added_latency(result: dict[str, Any], stack: str) -> str:
+def added_latency_us(result: dict[str, Any], stack: str) -> float | None:
     """Median answer time minus the median straight to the upstream in the same round."""
     p50 = {
         name: {
@@ -102,7 +113,7 @@ def _added_latency(result: dict[str, Any], stack: str) -> str:
         for name in (stack, "direct")
     }
     added = [p50[stack][index] - p50["direct"][index] for index in p50[stack]]
-    return f"{median(added):.0f}" if added else "-"
+    return median(added) if added else None
 
 
 def _most(result: dict[str, Any], stack: str) -> str:
