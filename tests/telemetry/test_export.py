@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoint
 
+from locavore.telemetry.meters import Meters
 from locavore.testing import ScriptedUpstream, replies
 from tests.docs.examples import sections
 from tests.e2e.serving import QUIET, Serving, eventually, locavore
@@ -138,6 +141,33 @@ def test_an_unsampled_trace_of_the_client_is_left_alone(
         assert serving.stop() == 0
     assert len(spans) == len(collector.spans) == 2
     assert TRACE not in {span.trace_id.hex() for span in spans}
+
+
+def test_the_standard_sampler_decides_where_the_client_does_not(
+    tmp_path: Path, upstream: ScriptedUpstream, collector: Collector
+) -> None:
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
+    env["OTEL_TRACES_SAMPLER"] = "parentbased_always_off"
+    with Serving(tmp_path, config(upstream), "--workers=1", env=env) as serving:
+        assert chat(serving) == 200
+        assert chat(serving, traceparent=f"00-{TRACE}-{PARENT}-01") == 200
+        eventually(lambda: collector.spans, "the sampled trace arrives")
+        assert serving.stop() == 0
+    assert [span.trace_id.hex() for span in collector.spans] == [TRACE, TRACE]
+
+
+def test_measured_energy_is_a_counter_by_its_source() -> None:
+    reader = InMemoryMetricReader()
+    meters = Meters(MeterProvider([reader]).get_meter("t"))
+    for meter, joules in (("nvml:GPU-1", 5), ("nvml:GPU-2", 7), ("rapl:intel-rapl:0", 2)):
+        meters.energy(meter, joules)
+    told = reader.get_metrics_data()
+    assert told is not None
+    (metric,) = told.resource_metrics[0].scope_metrics[0].metrics
+    assert (metric.name, metric.unit) == ("locavore.energy", "J")
+    points = [p for p in metric.data.data_points if isinstance(p, NumberDataPoint)]
+    by_source = {dict(p.attributes or {})["locavore.energy.source"]: p.value for p in points}
+    assert by_source == {"nvml": 12, "rapl": 2}
 
 
 def test_the_guide_switches_it_on(

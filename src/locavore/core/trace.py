@@ -13,10 +13,6 @@ class Parent(NamedTuple):
     span_id: int
     flags: int
 
-    @property
-    def sampled(self) -> bool:
-        return bool(self.flags & 1)
-
 
 def parent_of(traceparent: str | None) -> Parent | None:
     """None: there is none, or it is not one; the specification wants such a header ignored."""

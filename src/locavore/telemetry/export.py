@@ -16,14 +16,13 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
-from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExportResult
 
 from locavore import __version__
 from locavore.core.errors import StoreError
 from locavore.core.outcome import CallRecord
 from locavore.core.policy import Policy
-from locavore.core.trace import parent_of
 from locavore.ledger.database import Database
 from locavore.ledger.sqlite import store_path, translated
 from locavore.ledger.store import open_store
@@ -31,7 +30,7 @@ from locavore.telemetry import unsent
 from locavore.telemetry.boundary import farthest
 from locavore.telemetry.meters import Meters
 from locavore.telemetry.settings import Settings
-from locavore.telemetry.spans import SCHEMA, spans
+from locavore.telemetry.spans import SCHEMA, sampled, spans
 
 INTERVAL_S = 1.0
 TRIES = 5
@@ -60,6 +59,7 @@ class Telemetry:
         self._policy = policy
         self._tell = tell
         self._resource = Resource.create(_about(env))
+        self._sampler = TracerProvider(shutdown_on_exit=False).sampler  # as the environment says
         self._spans = OTLPSpanExporter(session=_session(found)) if found.traces else None
         self._provider = self._metrics(found) if found.metrics else None
         self.meters = (
@@ -136,9 +136,8 @@ class Telemetry:
             return
         if self.meters is not None:
             self.meters.count(record)
-        parent = parent_of(record.trace)
-        if self._spans is not None and (parent is None or parent.sampled):
-            self._waiting += spans(record, self._resource)
+        if self._spans is not None:
+            self._waiting += sampled(spans(record, self._resource), self._sampler)
 
     def _send(self) -> bool:
         """Whether nothing waits any more."""

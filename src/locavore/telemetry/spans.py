@@ -11,8 +11,17 @@ import re
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.sampling import Decision, Sampler
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    set_span_in_context,
+)
 
 from locavore import __version__
 from locavore.core.money import Cost
@@ -46,9 +55,9 @@ def spans(record: CallRecord, resource: Resource) -> list[ReadableSpan]:
     """The call's span and its attempts'. The same record gives the same ids."""
     parent = parent_of(record.trace)
     trace_id = parent.trace_id if parent else _trace_id(record.parent_id or record.id)
-    above = parent or (
-        Parent(trace_id, _span_id(record.parent_id), 1) if record.parent_id else None
-    )
+    above = _remote(parent) if parent else None
+    if above is None and record.parent_id:  # a judge's, a shadow's: below the call that caused it
+        above = _context(trace_id, _span_id(record.parent_id))
     call = _context(trace_id, _span_id(record.id))
     return [
         _call_span(record, call, above, resource),
@@ -56,13 +65,22 @@ def spans(record: CallRecord, resource: Resource) -> list[ReadableSpan]:
     ]
 
 
+def sampled(made: list[ReadableSpan], sampler: Sampler) -> list[ReadableSpan]:
+    """All spans of a call, or none, as the sampler decides on the first: the call's own."""
+    call = made[0]
+    theirs = call.parent is not None and call.parent.is_remote
+    above = set_span_in_context(NonRecordingSpan(call.parent)) if theirs and call.parent else None
+    answer = sampler.should_sample(above, call.context.trace_id, call.name, call.kind)
+    return made if answer.decision is Decision.RECORD_AND_SAMPLE else []
+
+
 def _call_span(
-    record: CallRecord, context: SpanContext, above: Parent | None, resource: Resource
+    record: CallRecord, context: SpanContext, above: SpanContext | None, resource: Resource
 ) -> ReadableSpan:
     return ReadableSpan(
         name=f"{operation(record)} {_name(record.decision.requested)}",
         context=context,
-        parent=_context(above.trace_id, above.span_id, remote=True) if above else None,
+        parent=above,
         resource=resource,
         attributes=_call_attributes(record),
         kind=SpanKind.SERVER,
@@ -138,8 +156,13 @@ def _attempt_attributes(record: CallRecord, attempt: Attempt) -> dict[str, Value
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _context(trace_id: int, span_id: int, *, remote: bool = False) -> SpanContext:
-    return SpanContext(trace_id, span_id, is_remote=remote, trace_flags=TraceFlags(1))
+def _context(trace_id: int, span_id: int) -> SpanContext:
+    return SpanContext(trace_id, span_id, is_remote=False, trace_flags=TraceFlags(1))
+
+
+def _remote(parent: Parent) -> SpanContext:
+    flags = TraceFlags(parent.flags)
+    return SpanContext(parent.trace_id, parent.span_id, is_remote=True, trace_flags=flags)
 
 
 def _trace_id(text: str) -> int:
