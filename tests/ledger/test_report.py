@@ -17,7 +17,7 @@ from locavore.core.decision import Facts
 from locavore.core.estimate import Estimate
 from locavore.core.money import Cost, Price, Rate, Usage, cost_of
 from locavore.core.outcome import CallRecord
-from locavore.ledger.groups import Groups
+from locavore.ledger.groups import Groups, tables
 from locavore.ledger.journal import SegmentJournal
 from locavore.ledger.migrations import migrate
 from locavore.ledger.query import DIMENSIONS, Report, open_current, report
@@ -136,7 +136,7 @@ def micro_charges(calls: int) -> Decimal:
             groups = Groups()
             for _ in range(1000):
                 groups.add(row, attempts, slim.decision)
-            write_sums(groups, db)
+            write_sums(tables(groups), db)
         return report(db).total.cost_usd
 
 

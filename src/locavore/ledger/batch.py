@@ -7,17 +7,9 @@ import msgspec
 from locavore.ledger.chain import append_block
 from locavore.ledger.database import Database
 from locavore.ledger.frames import CALL, Frame
-from locavore.ledger.groups import Groups
+from locavore.ledger.groups import Groups, tables
 from locavore.ledger.metrics import write_metrics
-from locavore.ledger.rows import (
-    Row,
-    SlimCall,
-    decode,
-    explored_row,
-    rows_of,
-    shadow_row,
-    without_nul,
-)
+from locavore.ledger.rows import Row, SlimCall, decode, explored_row, rows_of, shadow_row
 from locavore.ledger.sums import write_sums
 from locavore.ledger.tail import Damage, Part, Position
 
@@ -52,8 +44,6 @@ class Batch:
         for item in part.items:
             try:
                 call = decode(_payload(item))
-                if "\0" in f"{call.decision.requested}{call.user}{call.session}":
-                    call = without_nul(call)
                 row, tried = rows_of(self._seq + 1, self._writer, call)
             except (msgspec.DecodeError, ValueError, OverflowError) as error:
                 rejects.append((self._writer, part.segment, item.start, str(error), item.payload))
@@ -89,8 +79,9 @@ class Batch:
 
     def finish(self, position: Position) -> None:
         """Add to the sums, and note that the journal is read up to `position`."""
-        write_sums(self._groups, self._db)
-        write_metrics(self._groups, self._db)
+        turned = tables(self._groups)
+        write_sums(turned, self._db)
+        write_metrics(turned, self._groups.hopped, self._db)
         self._db.execute(
             "UPDATE writers SET segment = ?, position = ? WHERE id = ?", (*position, self._writer)
         )

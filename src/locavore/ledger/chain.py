@@ -7,6 +7,7 @@ and records may be deleted, so that a person's data can be erased without breaki
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 
 import msgspec
 
@@ -14,15 +15,13 @@ from locavore.ledger.database import Database
 from locavore.ledger.rows import CALL_COLUMNS, Row
 
 encode = msgspec.msgpack.Encoder().encode
-_PERSONAL = tuple(CALL_COLUMNS.index(name) for name in ("user", "session"))
+_kept = itemgetter(*(n for n, name in enumerate(CALL_COLUMNS) if name not in ("user", "session")))
 GENESIS = bytes(32)
 
 
 def rows_hash(calls: Iterable[Row], attempts: Iterable[Row]) -> bytes:
     """SHA-256 of the rows as msgpack, in order, without what may be erased."""
-    user, session = _PERSONAL
-    kept = [(*row[:user], *row[session + 1 :]) for row in calls]
-    return hashlib.sha256(encode((kept, list(attempts)))).digest()
+    return hashlib.sha256(encode((list(map(_kept, calls)), list(attempts)))).digest()
 
 
 def bodies_hash(bodies: Iterable[bytes]) -> bytes:

@@ -32,6 +32,10 @@ _OF_ATTEMPT = itemgetter(*map(ATTEMPT_COLUMNS.index, ("backend", "provider", "pl
 _NOBODY = ("", "", "")
 
 
+Hopped = tuple[str, Sequence[Row]]
+"""Format and attempts of a call that took more than one."""
+
+
 class Entry(msgspec.Struct, frozen=True, gc=False):
     """A client's call."""
 
@@ -59,8 +63,7 @@ class Groups(defaultdict[Key, Group]):
 
     def __init__(self) -> None:
         super().__init__(Group)
-        self.hopped: list[tuple[str, Sequence[Row]]] = []
-        """Format and attempts of calls that took more than one."""
+        self.hopped: list[Hopped] = []
 
     def add(self, call: Row, attempts: Sequence[Row], decision: SlimDecision) -> None:
         """Sort in one call and its attempts."""
@@ -88,6 +91,29 @@ class Groups(defaultdict[Key, Group]):
                 answer = attempt
         self.hopped.append((head[-1], attempts))
         return answer, self[(*head, *(_NOBODY if answer is None else _OF_ATTEMPT(answer)))]
+
+
+class Table(msgspec.Struct, frozen=True):
+    """A group, turned by columns."""
+
+    key: Key
+    group: Group
+    calls: dict[str, Any]
+    """Of the clients' calls: column -> values."""
+    attempts: dict[str, Any]
+
+
+def tables(groups: Groups) -> list[Table]:
+    """Each group, ready to be summed."""
+    return [
+        Table(
+            key,
+            group,
+            columns(CALL_COLUMNS, [entry.call for entry in group.calls]),
+            columns(ATTEMPT_COLUMNS, group.attempts),
+        )
+        for key, group in groups.items()
+    ]
 
 
 def columns(names: Sequence[str], rows: Sequence[Row]) -> dict[str, Any]:

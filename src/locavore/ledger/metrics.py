@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from locavore.ledger.database import Database
-from locavore.ledger.groups import Entry, Group, Groups, columns
+from locavore.ledger.groups import Entry, Group, Hopped, Table, columns
 from locavore.ledger.rows import ATTEMPT_COLUMNS, CALL_COLUMNS, Row, SlimConsidered
 
 DURATION_MS = tuple(10 * 2**n for n in range(14))
@@ -76,21 +76,22 @@ class Sample(msgspec.Struct, frozen=True):
 Added = dict[Key, list[int]]
 
 
-def write_metrics(groups: Groups, db: Database) -> None:
+def write_metrics(tables: list[Table], hopped: Iterable[Hopped], db: Database) -> None:
     """Add to the store, inside the caller's transaction."""
     added: Added = {}
     decided: Counter[SlimConsidered | None] = Counter()
-    for key, group in groups.items():
-        who = _who(key[_FORMAT_AT], group)
+    for table in tables:
+        group = table.group
+        who = _who(table.key[_FORMAT_AT], group)
         if group.calls:
-            _observe_calls(added, who, group.calls)
+            _observe_calls(added, who, table.calls)
             _observe_streams(added, who, group.calls)
             decided.update([entry.chosen for entry in group.calls])
         if group.attempts:
-            _observe_attempts(added, who, group.attempts)
+            _observe_attempts(added, who, table)
     for chosen, n in decided.items():
         added.setdefault(_decision(chosen), [0, 0])[0] += n
-    for format_, attempts in groups.hopped:
+    for format_, attempts in hopped:
         for hop in _hops(format_, attempts):
             added.setdefault(hop, [0, 0])[0] += 1
     db.executemany(_UPSERT, [(*key, *row) for key, row in added.items()])
@@ -117,8 +118,7 @@ def _hops(format_: str, attempts: Sequence[Row]) -> Iterator[Key]:
             yield (kind, format_, *_WHO(attempt), str(before[_FAULT] or "doubt"), 0)
 
 
-def _observe_calls(added: Added, who: Who, calls: list[Entry]) -> None:
-    found = columns(CALL_COLUMNS, [entry.call for entry in calls])
+def _observe_calls(added: Added, who: Who, found: dict[str, Any]) -> None:
     outcomes, durations = found["outcome"], found["duration_ms"]
     for outcome in set(outcomes):
         took = durations
@@ -127,11 +127,13 @@ def _observe_calls(added: Added, who: Who, calls: list[Entry]) -> None:
         _observe(added, "request_duration", who, "" if outcome == "served" else outcome, took)
 
 
-def _observe_attempts(added: Added, who: Who, attempts: list[Row]) -> None:
-    faults = {attempt[_FAULT] for attempt in attempts}
+def _observe_attempts(added: Added, who: Who, table: Table) -> None:
+    faults = set(table.attempts["fault"])
     for fault in faults:
-        chosen = attempts if len(faults) == 1 else [a for a in attempts if a[_FAULT] == fault]
-        found = columns(ATTEMPT_COLUMNS, chosen)
+        found = table.attempts
+        if len(faults) > 1:
+            chosen = [row for row in table.group.attempts if row[_FAULT] == fault]
+            found = columns(ATTEMPT_COLUMNS, chosen)
         label = "" if fault is None else str(fault)
         _observe(added, "operation_duration", who, label, found["duration_ms"])
         for kind in ("input", "output"):

@@ -8,8 +8,8 @@ from itertools import compress
 from typing import Any
 
 from locavore.ledger.database import Database
-from locavore.ledger.groups import Entry, Group, Groups, Key, columns
-from locavore.ledger.rows import ATTEMPT_COLUMNS, CALL_COLUMNS, Row
+from locavore.ledger.groups import Entry, Key, Table, columns
+from locavore.ledger.rows import ATTEMPT_COLUMNS, CALL_COLUMNS
 
 HOUR_S, DAY_S = 3600, 86_400
 KEYS = (
@@ -60,9 +60,9 @@ _COST = ATTEMPT_COLUMNS.index("cost_pico")
 _ESTIMATED = ATTEMPT_COLUMNS.index("estimated")
 
 
-def write_sums(groups: Groups, db: Database) -> None:
+def write_sums(tables: list[Table], db: Database) -> None:
     """Add to the store, inside the caller's transaction."""
-    by_hour = {key: _summed(group) for key, group in groups.items()}
+    by_hour = {table.key: _summed(table) for table in tables}
     by_day: dict[Key, list[int]] = {}
     for key, row in by_hour.items():
         day = (key[0] * HOUR_S // DAY_S, *key[1:])
@@ -72,14 +72,13 @@ def write_sums(groups: Groups, db: Database) -> None:
     db.executemany(_UPSERT, [(DAY_S, *key, *row) for key, row in by_day.items()])
 
 
-def _summed(group: Group) -> list[int]:
+def _summed(table: Table) -> list[int]:
     """In the order of `MEASURES`."""
-    calls = columns(CALL_COLUMNS, [entry.call for entry in group.calls])
-    beside = columns(CALL_COLUMNS, group.beside)
-    baseline = _of_baseline(calls, group.calls)
+    calls, beside = table.calls, columns(CALL_COLUMNS, table.group.beside)
+    baseline = _of_baseline(calls, table.group.calls)
     baseline[1] += sum(beside["cost_pico"])
     baseline[4:6] = [sum(beside["cost_pico"]), sum(beside["unknown_cost"])]
-    return [*_of_calls(calls), *_of_attempts(group.attempts), *baseline]
+    return [*_of_calls(calls), *_of_attempts(table.attempts), *baseline]
 
 
 def _of_calls(calls: dict[str, Any]) -> list[int]:
@@ -88,11 +87,10 @@ def _of_calls(calls: dict[str, Any]) -> list[int]:
     return [len(outcomes), *counts, sum(calls["duration_ms"])]
 
 
-def _of_attempts(attempts: list[Row]) -> list[int]:
-    found = columns(ATTEMPT_COLUMNS, attempts)
+def _of_attempts(found: dict[str, Any]) -> list[int]:
     costs, sent, answered = found["cost_pico"], found["input_tokens"], found["output_tokens"]
     return [
-        len(attempts),
+        len(costs),
         costs.count(None),
         list(zip(sent, answered, strict=True)).count((None, None)) if None in sent else 0,
         sum(found["estimated"]),
