@@ -323,6 +323,35 @@ def test_c80_a_frozen_limiter_costs_bounded_time(tmp_path: Path) -> None:
         os.kill(server.process.pid, 18)
 
 
+@pytest.mark.parametrize(
+    ("broken", "mended"),
+    [
+        ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),
+        ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
+    ],
+    ids=["full", "read-only"],
+)
+def test_c80_a_limiter_that_takes_no_writes_is_lost_and_found_again(
+    tmp_path: Path, valkey_server: Valkey, broken: str, mended: str
+) -> None:
+    client = redis.Redis.from_url(valkey_server.url)
+    client.flushall()
+    far = ValkeyLeases(valkey_server.url, timeout_s=5)
+    with contextlib.closing(
+        SharedLeases(far, SqliteLeases(tmp_path), nodes=2, retry_s=0.01)
+    ) as shared:
+        assert shared.take("h", [want(10)]) == [Granted(10, 90)]
+        try:
+            client.execute_command(*broken.split())
+            assert shared.take("h", [want(46)]) == Short(ACCOUNT, 45)  # 90 ÷ 2
+            assert shared.lost
+            assert shared.take("h", [want(45)]) == [Granted(45, 0)]
+        finally:
+            client.execute_command(*mended.split())
+        eventually(lambda: not shared.lost, "it takes writes again")
+        eventually(lambda: _books(shared) == {ACCOUNT: 55}, "booked")
+
+
 def test_a_password_is_in_no_message() -> None:
     store = ValkeyLeases("redis://user:hunter2@127.0.0.1:1/0")
     with pytest.raises(StoreError) as caught:
