@@ -411,7 +411,7 @@ class ServedCall:
         running = attempt is not None and attempt.sent and not attempt.over
         if attempt is not None and running and attempt.target.drain_on_disconnect:
             self._draining = True
-            self._reply = Gone()
+            self._reply, self._copy = Gone(), None
             attempt.resume()
             return
         self._cancel()

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import msgspec
 
 from locavore.core.backend import Backend, Capability
-from locavore.core.events import Event, TextDelta
+from locavore.core.events import Event, Failure, TextDelta
 from locavore.core.request import Request
 from locavore.wire.decoding import decode_object, encode
 from locavore.wire.folding import fold
@@ -28,7 +28,12 @@ def promised(request: Request, backend: Backend) -> bool:
 
 
 def checked_events(events: list[Event], *, repair: bool) -> tuple[list[Event], str | None]:
-    """(events, flag) of an answer that must be JSON. Without `repair` nothing is changed."""
+    """(events, flag) of an answer that must be JSON. Without `repair` nothing is changed.
+
+    What is no whole answer (its client left half-way) says nothing.
+    """
+    if any(isinstance(event, Failure) for event in events):
+        return events, None
     mended: dict[int, str] = {}
     for choice in fold(events).choices:
         if not choice.text or _parses(choice.text):
