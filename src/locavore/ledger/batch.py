@@ -9,7 +9,15 @@ from locavore.ledger.database import Database
 from locavore.ledger.frames import CALL, Frame
 from locavore.ledger.groups import Groups, tables
 from locavore.ledger.metrics import write_metrics
-from locavore.ledger.rows import Row, SlimCall, decode, explored_row, rows_of, shadow_row
+from locavore.ledger.rows import (
+    Row,
+    SlimCall,
+    decode,
+    explored_row,
+    rows_of,
+    shadow_row,
+    without_nul,
+)
 from locavore.ledger.sums import write_sums
 from locavore.ledger.tail import Damage, Part, Position
 
@@ -44,6 +52,8 @@ class Batch:
         for item in part.items:
             try:
                 call = decode(_payload(item))
+                if "\0" in f"{call.decision.requested}{call.user}{call.session}":
+                    call = without_nul(call)
                 row, tried = rows_of(self._seq + 1, self._writer, call)
             except (msgspec.DecodeError, ValueError, OverflowError) as error:
                 rejects.append((self._writer, part.segment, item.start, str(error), item.payload))
