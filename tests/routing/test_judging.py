@@ -13,6 +13,7 @@ from locavore.core.backend import Place
 from locavore.core.decision import Considered, Decision
 from locavore.core.policy import Policy, Require, Routing, Rule, When
 from locavore.core.request import Request, Turn
+from locavore.evidence.replay import read_calls, replay
 from locavore.routing.conversation import Talk
 from locavore.routing.estimators import trunk
 from locavore.routing.estimators.promised import Entry, Promises
@@ -426,3 +427,19 @@ def test_c110_c111_a_busy_router_decides_like_a_fresh_one(
     assert live == decide(router(found=entry(looks=looks)), words, stream=stream)
     read = msgspec.json.decode(msgspec.json.encode(live), type=Decision)
     assert read == live
+
+
+def test_a_replay_prices_a_cascades_measured_tokens_at_its_odds() -> None:
+    words = EASY.format(5)
+    body = msgspec.json.encode({"model": "auto", "messages": [{"role": "user", "content": words}]})
+    usage = {"prompt_tokens": 1_000_000, "completion_tokens": 0}
+    calls = list(
+        read_calls([msgspec.json.encode({"body": msgspec.Raw(body), "usage": usage})], "x")
+    )
+    plain = router(msgspec.structs.replace(POLICY, routing=Routing(cascade=False)), found=entry())
+    found = replay(calls, plain, router())
+    assert [m.after.chosen for m in found.moves] == [CASCADE]
+    told = account(decide(router(), words), CASCADE).promise
+    assert told is not None and told.stays is not None
+    assert float(found.before.cost_usd) == pytest.approx(0.1)
+    assert float(found.after.cost_usd) == pytest.approx(0.1 + (1 - told.stays.mean) * 5)

@@ -19,6 +19,7 @@ from locavore.core.money import Usage, cost_of
 from locavore.core.outcome import CallRecord
 from locavore.core.request import Request
 from locavore.routing.conversation import Talk
+from locavore.routing.cost import expected_cost_usd
 from locavore.routing.decide import choose
 from locavore.routing.router import Router
 from locavore.routing.rules import NO_LIMIT, limits_of, matching
@@ -236,9 +237,17 @@ def _decide(call: Recorded, router: Router) -> Decision:
 
 
 def _cost(call: Recorded, chosen: Considered, router: Router) -> Decimal | None:
+    """Of the measured tokens; a cascade's escalation at the odds that the decision saw."""
     if call.usage is None:
         return chosen.cost_usd
-    return cost_of(call.usage, router.backend(chosen.id).price).usd
+    usd = cost_of(call.usage, router.backend(chosen.id).price).usd
+    promise = chosen.promise
+    if usd is None or promise is None or promise.stays is None:
+        return usd
+    cloud_usd = cost_of(call.usage, router.backend(promise.cloud).price).usd
+    if cloud_usd is None:
+        return None
+    return expected_cost_usd(promise.stays.mean, usd, cloud_usd, promise.samples)
 
 
 def _sums(sides: Sequence[Side]) -> Sums:
