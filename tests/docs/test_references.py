@@ -48,7 +48,7 @@ def sources(*names: str) -> str:
 
 
 def test_every_header_of_ours_is_in_the_page() -> None:
-    serving = [f"serving/{name}.py" for name in ("replying", "call", "cascaded")]
+    serving = [f"serving/{name}.py" for name in ("replying", "client_reply", "cascaded")]
     code = sources(*serving, "gateway/routes.py", "gateway/app.py")
     used = set(re.findall(r"x-locavore-[a-z-]*[a-z]", code))
     assert used == set(re.findall(r"`(x-locavore-[a-z-]+)`", HTTP))

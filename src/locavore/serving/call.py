@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -28,18 +27,15 @@ from locavore.core.errors import (
     UpstreamError,
 )
 from locavore.core.money import Usage
-from locavore.core.outcome import Attempt as AttemptRecord
 from locavore.core.outcome import CallRecord
-from locavore.core.ports import Headers
-from locavore.core.request import Request
 from locavore.ledger.budgets import Reservation
 from locavore.serving import json_answers, replying, spending, upstream_errors
 from locavore.serving.attempt import Attempt
-from locavore.serving.client import CLIENT_LEFT, Gone, Reply
+from locavore.serving.client import CLIENT_LEFT, Gone
+from locavore.serving.client_reply import ClientReply
 from locavore.serving.json_answers import NEEDS
 from locavore.serving.record import call_record, estimated_usage, total_cost
 from locavore.serving.truncation import truncated_by
-from locavore.serving.watching import Copying
 from locavore.wire.formats import FORMATS
 
 if TYPE_CHECKING:
@@ -47,35 +43,25 @@ if TYPE_CHECKING:
     from locavore.serving.state import State
 
 
-class ServedCall:
+class ServedCall(ClientReply):
     """A call in flight. `Owner` of its attempts, `Listener` of its client."""
 
     first_kind = "first"
     __slots__ = (
         "_arrival",
-        "_attempt",
-        "_attempts",
-        "_copy",
         "_done",
         "_draining",
         "_flags",
-        "_head_sent",
         "_last_out_s",
-        "_limit_headers",
         "_limits",
         "_pipeline",
         "_plan",
         "_position",
-        "_reply",
         "_reservation",
         "_retry",
         "_started_mono_s",
-        "_state",
         "_tries",
         "_watched",
-        "backend",
-        "decision",
-        "request",
     )
 
     def __init__(
@@ -90,18 +76,17 @@ class ServedCall:
         self._pipeline = pipeline
         self._state = state
         self._arrival = arrival
-        self.request: Request = arrival.request
-        self._reply: Reply = arrival.reply
+        self.request = arrival.request
+        self._reply = arrival.reply
         self._started_mono_s = self._last_out_s = arrival.started_mono_s
         self.decision = decision
         self._plan = plan
         self.backend = plan[0]
         self._limits = pipeline.limits
         self._reservation = reservation
-        self._limit_headers: Headers = ()
-        self._attempt: Attempt | None = None
-        """The one that waits or runs, or the last one that did."""
-        self._attempts: list[AttemptRecord] = []
+        self._limit_headers = ()
+        self._attempt = None
+        self._attempts = []
         self._flags: list[str] = []
         self._position = 0
         self._tries = 0
@@ -110,8 +95,7 @@ class ServedCall:
         self._draining = False
         self._done = False
         self._watched = False
-        self._copy: Copying | None = None
-        """What the client was sent, where somebody looks at that."""
+        self._copy = None
 
     # -- attempts -----------------------------------------------------------------------------
 
@@ -129,10 +113,6 @@ class ServedCall:
         if self._reservation is not None and self._limits is not None:
             self._flags += self._reservation.flags
             self._limit_headers = self._limits.headers(self._reservation)
-
-    def _copied(self) -> None:
-        if self._copy is None:
-            self._reply = self._copy = Copying(self._reply, self.request)
 
     def _try(self) -> None:
         """Ask the current backend."""
@@ -332,56 +312,7 @@ class ServedCall:
             trace=self._arrival.envelope.trace,
         )
 
-    # -- what the client is sent --------------------------------------------------------------
-
-    def _reply_lines(self, content_type: bytes, cost_usd: Decimal | None = None) -> bytes:
-        state, backend, attempt = self._state, self.backend, self._attempt
-        key = (self.request.format, backend.id, content_type)
-        head = state.reply_heads.get(key)
-        if head is None:
-            head = replying.reply_head(self.request.format, backend, content_type)
-            state.remember_head(key, head)
-        running = attempt is not None and attempt.sent and not attempt.over
-        return replying.reply_lines(
-            head,
-            self.decision.id,
-            attempts=len(self._attempts) + running,
-            cost_usd=cost_usd,
-            more=self._more_headers(),
-        )
-
-    def _more_headers(self) -> Headers:
-        attempt = self._attempt
-        more = self._limit_headers
-        if attempt is not None and not more:
-            more = self._state.limits_told(attempt.headers)
-        if self.decision.explored is not None:
-            more = [*more, (b"x-locavore-explored", b"true")]
-        if attempt is None or attempt.outgoing is None or not attempt.outgoing.dropped:
-            return more
-        dropped = replying.header_value(", ".join(attempt.outgoing.dropped))
-        return [*more, (b"x-locavore-dropped", dropped)]
-
-    def _open(self) -> None:
-        if not self._head_sent:
-            self._head_sent = True
-            self._reply.start(200, self._reply_lines(replying.STREAM_TYPE))
-
-    def _respond_error(self, error: LocavoreError) -> None:
-        attempt = self._attempt
-        passed = attempt.outgoing if attempt is not None else None
-        status, headers, body = replying.error(error, self.request, self.decision.id, passed=passed)
-        if attempt is not None:
-            headers += replying.forwarded_limits(attempt.headers)
-        self._reply.respond(status, headers, body)
-
-    def _stream_failure(self, error: LocavoreError) -> bytes:
-        attempt = self._attempt
-        writer = getattr(attempt.stream, "writer", None) if attempt is not None else None
-        if writer is None:
-            writer = FORMATS[self.request.format].stream_writer(self.request)
-        data: bytes = writer.write(replying.as_failure(error))
-        return data
+    # -- while it lasts -----------------------------------------------------------------------
 
     def asks(self, target: str) -> bool:
         """Whether it waits for this target or is answered by it now."""
