@@ -93,11 +93,11 @@ def _started(options: argparse.Namespace) -> Iterator[list[Stack]]:
                 continue
             try:
                 one = make()
+                stop.callback(one.running.stop)  # also when it does not answer
                 _await_first_answer(one)
             except (Unavailable, RuntimeError) as error:
                 print(f"left out: {error}", file=sys.stderr)
                 continue
-            stop.callback(one.running.stop)
             running.append(one)
         yield running
 
