@@ -227,7 +227,7 @@ def _kept_then_withdrawn(
     assert "Promised: home/small instead of cloud/big: at least 95.0% of its quality" in text
     assert "Achieved" in text
 
-    models.translating_wrong = 0.5
+    models.translating_wrong = 0.9
     drifted = application.call(prompts(40_000, many // 2))
     assert local_share(drifted, "Translate") > 0.5
     application.judge(drifted)

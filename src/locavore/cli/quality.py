@@ -69,8 +69,8 @@ def status(line: Achieved) -> str:
         day = datetime.fromtimestamp(broken.at_s, UTC).strftime("%Y-%m-%d %H:%M UTC")
         return (
             f"WITHDRAWN {day}: {broken.judged} was {_interval(broken.achieved)} over "
-            f"{broken.achieved.n:,} calls. Its calls go to the cloud until `locavore calibrate` "
-            "makes a new promise."
+            f"the last {broken.achieved.n:,} judged calls. Its calls go to the cloud until "
+            "`locavore calibrate` makes a new promise."
         )
     if line.quality is None:
         return _no_evidence(line)

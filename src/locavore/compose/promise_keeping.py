@@ -106,7 +106,7 @@ def told(entry: Entry, withdrawal: Withdrawal) -> str:
     achieved, what = withdrawal.achieved, withdrawal.judged
     return (
         f"the promise for {entry.local} is withdrawn: {what} {achieved.mean:.3f} "
-        f"({achieved.low:.3f}-{achieved.high:.3f}) of {entry.cloud}'s over {achieved.n} calls, "
-        f"{entry.pre.target.quality:.3f} was promised; its calls go to the cloud until "
-        "`locavore calibrate` makes a new promise"
+        f"({achieved.low:.3f}-{achieved.high:.3f}) of {entry.cloud}'s over the last {achieved.n} "
+        f"judged calls, {entry.pre.target.quality:.3f} was promised; its calls go to the cloud "
+        "until `locavore calibrate` makes a new promise"
     )

@@ -84,7 +84,7 @@ class _Sampled:
         self._scored = {True: 0, False: 0}
         self._last = ""
         self.broken: Estimate | None = None
-        """What was achieved when the monitor fired."""
+        """What was achieved since it began to fall, when the monitor fired."""
 
     def take(self, call: Explored, ids: dict[bool, list[str]]) -> None:
         """`ids`: of the calls that were explored, by whether they were kept at home; ascending."""
@@ -98,7 +98,7 @@ class _Sampled:
         got, cloud = scores
         fired = self._monitor.observe(kept=True, weak=got, strong=cloud, weight=weight)
         if fired and self.broken is None:
-            self.broken = self._monitor.achieved()
+            self.broken = self._monitor.fallen() or self._monitor.achieved()
 
     def _uneven(self, kept: bool, ids: dict[bool, list[str]]) -> float:
         """How much more often calls like this one are scored than the others, from 1 on."""

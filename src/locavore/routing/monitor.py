@@ -5,10 +5,12 @@ probability at most `alpha` over its whole life (see `locavore.routing.bounds`).
 """
 
 from collections import Counter
+from math import log1p
 
 from locavore.core.estimate import Estimate
 from locavore.routing.bounds import Pair, Wager, ratio_interval
 
+_CUSUM_STAKE = 0.2
 CONFIDENCE = 0.95
 """Of intervals that are shown."""
 
@@ -24,6 +26,9 @@ class Monitor:
         self._alpha = alpha
         self._wager = Wager(worst=1.0)
         self._pairs: Counter[Pair] = Counter()
+        self._falling: Counter[Pair] = Counter()
+        """Since the moment from which on the promise looks most broken (Page's CUSUM)."""
+        self._fall = 0.0
 
     def observe(self, *, kept: bool, weak: float, strong: float, weight: float = 1.0) -> bool:
         """Take one explored call; True when the promise is (or stays) withdrawn.
@@ -35,8 +40,16 @@ class Monitor:
         if not 0 < weight <= 1:
             raise ValueError(f"weight {weight!r}: not in (0, 1]")
         achieved = weak if kept else strong
-        self._pairs[achieved, strong, weight] += 1
-        if self._wager.bet(weight * (self.target * strong - achieved)) >= 1 / self._alpha:
+        pair = (achieved, strong, weight)
+        shortfall = weight * (self.target * strong - achieved)
+        self._pairs[pair] += 1
+        self._fall += log1p(_CUSUM_STAKE * shortfall)
+        if self._fall <= 0:
+            self._fall = 0.0
+            self._falling.clear()
+        else:
+            self._falling[pair] += 1
+        if self._wager.bet(shortfall) >= 1 / self._alpha:
             self.withdrawn = True
         return self.withdrawn
 
@@ -47,6 +60,11 @@ class Monitor:
     def achieved(self) -> Estimate | None:
         """Achieved quality as a share of the cloud model's; None before any evidence."""
         return share_of_cloud(self._pairs, "explored calls")
+
+    def fallen(self) -> Estimate | None:
+        """The same since it began to fall: what a withdrawal is about. That moment was chosen by
+        looking, so the interval is of these calls and no bound for others."""
+        return share_of_cloud(self._falling, "explored calls since it began to fall")
 
 
 def share_of_cloud(pairs: Counter[Pair], source: str) -> Estimate | None:

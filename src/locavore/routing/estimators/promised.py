@@ -34,7 +34,7 @@ class Withdrawal(msgspec.Struct, frozen=True, kw_only=True):
     judged: str
     """What fell short: `quality` (verdicts) or `form` (what can be checked of an answer)."""
     achieved: Estimate
-    """When it was withdrawn, as a share of the cloud model's."""
+    """Since it began to fall, as a share of the cloud model's."""
 
 
 _REMEMBERED = 32
