@@ -21,6 +21,7 @@ from locavore.routing.asks import Asks
 from locavore.routing.conversation import Talk
 from locavore.routing.estimators.promised import Verdict
 from locavore.routing.estimators.signals import Signals
+from locavore.serving.cascaded import CascadedCall
 from locavore.serving.pipeline import PLAIN, Envelope
 from locavore.serving.snapshot import Limits
 from locavore.testing import Reply
@@ -155,6 +156,13 @@ class Stage:
         async with asyncio.timeout(20):
             while len(self.asked(id_)) < count:  # noqa: ASYNC110
                 await asyncio.sleep(0.002)
+
+    def time_is_up(self) -> None:
+        """The hold of the only call is over: what its timer does, when the test says so."""
+        (call,) = self.pipeline._active
+        assert isinstance(call, CascadedCall)
+        assert call._question is not None
+        call._question._late()
 
     @property
     def record(self) -> CallRecord:

@@ -382,10 +382,10 @@ async def test_a_sample_that_fails_counts_as_one_that_disagrees(tmp_path: Path) 
 
 
 async def test_samples_that_come_too_late_count_as_ones_that_disagree(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, keeps=agreed, samples=1, hold_s=0.2)
+    stage = Stage(tmp_path, keeps=agreed, samples=1)
     client = stage.serve()
     stage.answer(LOCAL, replies.chat("42"))
-    await stage.reached(CLOUD)
+    stage.time_is_up()
     assert stage.asked(LOCAL)[1].cancelled
     stage.answer(CLOUD, replies.chat("43"))
     assert text(client) == "43"
