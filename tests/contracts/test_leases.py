@@ -342,12 +342,12 @@ def test_c80_a_limiter_that_takes_no_writes_is_lost_and_found_again(
     ) as shared:
         assert shared.take("h", [want(10)]) == [Granted(10, 90)]
         try:
-            client.execute_command(*broken.split())
+            client.execute_command(*broken.split())  # type: ignore[no-untyped-call]
             assert shared.take("h", [want(46)]) == Short(ACCOUNT, 45)  # 90 ÷ 2
             assert shared.lost
             assert shared.take("h", [want(45)]) == [Granted(45, 0)]
         finally:
-            client.execute_command(*mended.split())
+            client.execute_command(*mended.split())  # type: ignore[no-untyped-call]
         eventually(lambda: not shared.lost, "it takes writes again")
         eventually(lambda: _books(shared) == {ACCOUNT: 55}, "booked")
 

@@ -8,16 +8,14 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
-import requests
-from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SpanExportResult
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from locavore import __version__
 from locavore.core.errors import StoreError
@@ -31,6 +29,9 @@ from locavore.telemetry.boundary import farthest
 from locavore.telemetry.meters import Meters
 from locavore.telemetry.settings import Settings
 from locavore.telemetry.spans import SCHEMA, sampled, spans
+
+if TYPE_CHECKING:
+    import requests
 
 INTERVAL_S = 1.0
 TRIES = 5
@@ -60,7 +61,7 @@ class Telemetry:
         self._tell = tell
         self._resource = Resource.create(_about(env))
         self._sampler = TracerProvider(shutdown_on_exit=False).sampler  # as the environment says
-        self._spans = OTLPSpanExporter(session=_session(found)) if found.traces else None
+        self._spans = _span_exporter(found) if found.traces else None
         self._provider = self._metrics(found) if found.metrics else None
         self.meters = (
             Meters(self._provider.get_meter("locavore", __version__, SCHEMA))
@@ -77,6 +78,8 @@ class Telemetry:
         self.failure: str | None = None
 
     def _metrics(self, found: Settings) -> MeterProvider:
+        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+
         exporter = OTLPMetricExporter(session=_session(found))
         return MeterProvider([PeriodicExportingMetricReader(exporter)], self._resource)
 
@@ -100,7 +103,7 @@ class Telemetry:
             if self.failure is None:
                 self._round()
         if self._spans is not None:
-            self._spans.shutdown()  # type: ignore[no-untyped-call]
+            self._spans.shutdown()
         if self._provider is not None:
             self._provider.shutdown(timeout_millis=5_000)
         self._let_go()
@@ -172,8 +175,16 @@ class Telemetry:
             db.close()
 
 
-def _session(found: Settings) -> requests.Session:
+def _span_exporter(found: Settings) -> SpanExporter:
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    return OTLPSpanExporter(session=_session(found))
+
+
+def _session(found: Settings) -> "requests.Session":
     """A redirect or a proxy of the environment could lead farther than the address says."""
+    import requests  # binds a socket when it is imported, to see whether there is IPv6
+
     session = requests.Session()
     session.max_redirects = 0
     session.trust_env = not found.direct
