@@ -233,6 +233,20 @@ def test_what_is_achieved_is_that_of_the_traffic_and_its_interval_holds(
     assert abs(sum(means) / runs - 0.9) < 4 * deviation / sqrt(runs)
 
 
+def test_the_interval_is_about_twice_as_wide_as_the_normal_one() -> None:
+    """What docs/explain/routing.md says its validity costs."""
+    random, made = Random(37), entry()
+    for loses in (0.1, 0.4):
+        calls = [Traffic(random, loses).call(made.id) for _ in range(1500)]
+        alike = [msgspec.structs.replace(c, propensity=0.1) for c in calls]
+        found = whole(made, alike).quality
+        assert found is not None
+        pairs = [(c.served or 0.0, (c.shadow if c.kept else c.served) or 0.0) for c in alike]
+        spread = sqrt(sum((got - found.mean * cloud) ** 2 for got, cloud in pairs))
+        normal = 2 * 1.96 * spread / sum(cloud for _, cloud in pairs)
+        assert 1.3 < (found.high - found.low) / normal < 2.7
+
+
 def whole(made: Entry, calls: list[Explored]) -> Achieved:
     return achieved([made], calls)[0]
 
