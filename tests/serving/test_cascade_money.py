@@ -165,7 +165,7 @@ async def play(
     return stage, client, said, committed(home, limits)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     script=st.lists(BEHAVIOUR, min_size=8, max_size=8),
     keeps=st.sampled_from(sorted(KEEPS)),
