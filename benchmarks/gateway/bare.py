@@ -11,7 +11,7 @@ import uvloop
 from locavore.core.errors import UpstreamError
 from locavore.core.ports import Headers, Timeouts
 from locavore.engines.deadlines import Deadlines
-from locavore.engines.http1 import HttpCall
+from locavore.engines.http_call import HttpCall
 from locavore.engines.pool import HttpEngine
 from locavore.gateway.exchange import Exchange
 from locavore.gateway.server import Server

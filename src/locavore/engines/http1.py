@@ -6,9 +6,7 @@ answers are unpacked although none are asked for, and every end has one fault.
 """
 
 import asyncio
-import socket
 import ssl
-import struct
 from typing import TYPE_CHECKING, cast
 
 from httptools import (
@@ -19,8 +17,10 @@ from httptools import (
 )
 
 from locavore.core.errors import Fault, UpstreamError
-from locavore.core.ports import Headers, Receiver, Timeouts
+from locavore.core.ports import Headers
+from locavore.engines.acked import acked_bytes
 from locavore.engines.deadlines import NEVER
+from locavore.engines.http_call import HttpCall
 from locavore.engines.known_head import KnownHead
 from locavore.engines.unpacking import MAX_BODY_BYTES, Unpacker, coding_of
 
@@ -28,66 +28,6 @@ if TYPE_CHECKING:
     from locavore.engines.pool import HttpEngine
 
 MAX_HEAD_BYTES = 64 * 1024
-_TCP_INFO_BYTES_ACKED = struct.Struct("@120xQ")  # linux/tcp.h: tcpi_bytes_acked
-
-
-class HttpCall:
-    """One request and where its answer goes; `core.ports.Call`."""
-
-    __slots__ = (
-        "body",
-        "connection",
-        "deadline",
-        "engine",
-        "head",
-        "receiver",
-        "resent",
-        "sent",
-        "timeouts",
-        "total_at",
-    )
-
-    def __init__(
-        self, engine: "HttpEngine", head: bytes, body: bytes, receiver: Receiver, timeouts: Timeouts
-    ) -> None:
-        self.engine = engine
-        self.head = head
-        self.body = body
-        self.receiver: Receiver | None = receiver
-        """None: cancelled or ended; nothing more is delivered."""
-        self.timeouts = timeouts
-        self.connection: Connection | None = None
-        self.sent = False
-        self.resent = False
-        self.deadline = NEVER
-        self.total_at = NEVER
-
-    def pause(self) -> None:
-        if self.connection is not None:
-            self.connection.pause()
-
-    def resume(self) -> None:
-        if self.connection is not None:
-            self.connection.resume()
-
-    def cancel(self) -> None:
-        if self.receiver is None:
-            return
-        self.receiver = None
-        if self.connection is not None:
-            self.connection.drop()
-        else:
-            self.engine.withdraw(self)
-
-    def expire(self) -> None:
-        """Waited for a connection as long as it may take to connect."""
-        self.engine.withdraw(self)
-        self.fail(self.engine.waited_too_long(self))
-
-    def fail(self, error: UpstreamError) -> None:
-        receiver, self.receiver = self.receiver, None
-        if receiver is not None:
-            receiver.on_failure(error)
 
 
 class Connection(asyncio.Protocol):
@@ -142,7 +82,7 @@ class Connection(asyncio.Protocol):
         first_by = now + timeouts.first_byte_s
         self.deadline = first_by if first_by < call.total_at else call.total_at
         if self._reused and self._engine.is_tls:
-            self._acked_before = self._acked() or 0
+            self._acked_before = acked_bytes(self.transport) or 0
         else:
             self._acked_before = self._written
         data = call.head + call.body
@@ -425,18 +365,6 @@ class Connection(asyncio.Protocol):
         """
         if isinstance(exc, BrokenPipeError):
             return True  # closed before we wrote
-        acked = self._acked()
+        acked = acked_bytes(self.transport)
         # The handshake counts as one acknowledged byte.
         return acked is not None and acked <= self._acked_before + 1
-
-    def _acked(self) -> int | None:
-        """Bytes of ours the peer's kernel acknowledged, ever; None: the system does not say."""
-        sock = self.transport.get_extra_info("socket")
-        option = getattr(socket, "TCP_INFO", None)
-        if sock is None or option is None or sock.family == socket.AF_UNIX:
-            return None
-        try:
-            info = sock.getsockopt(socket.IPPROTO_TCP, option, 128)
-        except OSError:
-            return None
-        return int(_TCP_INFO_BYTES_ACKED.unpack(info)[0]) if len(info) == 128 else None

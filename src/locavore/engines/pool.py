@@ -12,7 +12,8 @@ from locavore.core.errors import Fault, UpstreamError
 from locavore.core.ports import Headers, Receiver, Timeouts
 from locavore.engines.deadlines import Deadlines
 from locavore.engines.dial import Origin, dial, parse_origin, parse_proxy, proxy_from, trust
-from locavore.engines.http1 import Connection, HttpCall
+from locavore.engines.http1 import Connection
+from locavore.engines.http_call import HttpCall
 
 
 class PoolLimits(msgspec.Struct, frozen=True, kw_only=True):

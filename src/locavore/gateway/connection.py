@@ -23,6 +23,7 @@ from httptools import (
 from locavore.engines.deadlines import NEVER
 from locavore.engines.known_head import KnownHead
 from locavore.gateway.exchange import Exchange, Handler, Head
+from locavore.gateway.framing import FRAMING, USUAL, check_framing
 from locavore.gateway.heads import error_body, status_line
 from locavore.gateway.refusals import Refusal, refusal_of, too_large, too_long
 from locavore.gateway.rewriting import replay, without_upgrade
@@ -33,16 +34,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("locavore.gateway")
 
-_FRAMING = frozenset(
-    {
-        b"host",
-        b"content-length",
-        b"transfer-encoding",
-        b"content-encoding",
-        b"expect",
-    }
-)
-_USUAL = frozenset({b"host", b"content-length"})
 _VERSIONS = ("1.1", "1.0")
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close() sends RST
 _LINGER_BYTES = 64 * 1024 * 1024
@@ -214,7 +205,7 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
-        if name in _FRAMING:
+        if name in FRAMING:
             if name in self._framing:
                 raise Refusal(400, "bad_http", f"The header {name.decode()!r} came twice.")
             self._framing[name] = value
@@ -229,9 +220,11 @@ class Connection(asyncio.Protocol):
             size = sum(len(name) + len(value) + 4 for name, value in self._headers)
             if size > limits.head_bytes:
                 raise too_long(self._headers, limits.target_bytes)
-        self._plain = framing.keys() <= _USUAL
+        self._plain = framing.keys() <= USUAL
         if not self._plain:
-            self._check_framing(framing)
+            waits = check_framing(framing, self._parser.get_http_version())
+            if waits and not self._ready and self.exchange is None:
+                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         host = framing.get(b"host")
         if host is None and self._parser.get_http_version() != "1.0":
             raise Refusal(400, "bad_http", "An HTTP/1.1 request needs a Host header.")
@@ -245,29 +238,6 @@ class Connection(asyncio.Protocol):
         # Trailers arrive through `on_header` too; they go where nobody looks.
         self._request_headers, self._headers = self._headers, []
         self._framing = {}
-
-    def _check_framing(self, framing: dict[bytes, bytes]) -> None:
-        coding = framing.get(b"transfer-encoding")
-        if coding is not None:
-            if b"content-length" in framing:
-                raise Refusal(400, "bad_http", "Content-Length and Transfer-Encoding exclude.")
-            if coding.strip().lower() != b"chunked" or self._parser.get_http_version() != "1.1":
-                raise Refusal(
-                    400, "bad_http", f"Transfer-Encoding {coding!r} is not `chunked` on HTTP/1.1."
-                )
-        packing = framing.get(b"content-encoding", b"identity").strip().lower()
-        if packing != b"identity":
-            raise Refusal(
-                415,
-                "content_encoding",
-                f"Request bodies must not be compressed; Content-Encoding was {packing!r}.",
-            )
-        expect = framing.get(b"expect")
-        if expect is not None:
-            if expect.strip().lower() != b"100-continue":
-                raise Refusal(417, "expectation_failed", f"Expect {expect!r} is not understood.")
-            if not self._ready and self.exchange is None:
-                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_message_complete(self) -> None:
         if len(self._ready) >= self._limits.pipelined:
