@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from locavore.core.access import Grant, Period, Quota
 from locavore.core.money import Price, Rate
 from locavore.ledger.budgets import Authorizer, Refusal, Reservation, leases_dir, worst_case_usd
-from locavore.ledger.leases import LeaseTable
+from locavore.ledger.leases import Gift, Granted, LeaseTable, Short, Want
 from locavore.ledger.periods import bounds
 from locavore.ledger.slices import NANO, limit_of
 from locavore.ledger.sqlite_leases import SqliteLeases, leases_path
@@ -397,6 +397,46 @@ def test_c80_a_locked_store_refuses_or_serves_as_declared(tmp_path: Path) -> Non
     opened.tick()
     opened.close()
     assert committed(tmp_path) == 1  # booked afterwards
+
+
+class Asked:
+    """A store that counts how often calls wait for it."""
+
+    def __init__(self, store: SqliteLeases) -> None:
+        self._store = store
+        self.times = 0
+
+    def take(self, holder: str, wants: Sequence[Want]) -> list[Granted] | Short:
+        self.times += 1
+        return self._store.take(holder, wants)
+
+    def give(self, holder: str, gifts: Sequence[Gift]) -> None:
+        self.times += 1
+        self._store.give(holder, gifts)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+def test_c80_of_many_calls_one_a_second_waits_for_a_locked_store(tmp_path: Path) -> None:
+    limits = open_limits(tmp_path, quota("requests", "7"))
+    store = cast(SqliteLeases, limits._leases)
+    store._db.execute("PRAGMA busy_timeout = 10")
+    held = [admitted(limits.reserve(None, None, None, 0)) for _ in range(3)]
+    asked = Asked(store)
+    limits._leases = cast(SqliteLeases, asked)
+    with contextlib.closing(sqlite3.connect(leases_path(tmp_path), isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for _ in range(50):
+            assert refused(limits.reserve(None, None, None, 0)).code == "limits_unavailable"
+        for made in held:
+            limits.release(made)
+        assert asked.times == 2  # a take and a gift
+        other.execute("ROLLBACK")
+    limits.tick()  # a second later
+    limits.settle(admitted(limits.reserve(None, None, None, 0)), None, None)
+    limits.close()
+    assert committed(tmp_path) == 1
 
 
 def test_an_idle_worker_keeps_nothing(tmp_path: Path) -> None:

@@ -119,6 +119,9 @@ class Authorizer:
         self._lines: dict[tuple[str, str], Line] = {}
         self._slices: dict[Account, Slice] = {}
         self._debts: set[Slice] = set()
+        self._no_takes: StoreError | None = None
+        self._no_gifts = False
+        """The store failed since the last tick: one call a second waits for it, not all of them."""
 
     def load(self, quotas: Iterable[Quota]) -> None:
         """New limits or new grants after a reload; what is spent and reserved stays."""
@@ -247,9 +250,12 @@ class Authorizer:
             Want(part.account, part.slot, part.limit, need - part.free, line.quota.hard, part.end_s)
             for line, part, need in short
         ]
+        if self._no_takes is not None:
+            return self._unavailable(short[0], self._no_takes)
         try:
             answer = self._leases.take(self._table.holder, wants)
         except StoreError as error:
+            self._no_takes = error
             return self._unavailable(short[0], error)
         if isinstance(answer, Short):
             line, part, _ = next(row for row in short if row[1].account == answer.account)
@@ -285,12 +291,15 @@ class Authorizer:
 
     def _give(self, parts: Sequence[Slice], *, last: int = 0) -> bool:
         """Return what is free, or commit what is overdrawn; done with the first `last` of them."""
+        if self._no_gifts:
+            return False
         gifts = [
             Gift(part.account, part.free, n < last, part.end_s) for n, part in enumerate(parts)
         ]
         try:
             self._leases.give(self._table.holder, gifts)
         except StoreError as error:
+            self._no_gifts = True
             log.warning("limits: %s; tried again later", error.message)
             return False
         for part, gift in zip(parts, gifts, strict=True):
@@ -301,6 +310,7 @@ class Authorizer:
 
     def tick(self) -> None:
         """Give back what is not needed and post debts. Call it every `TICK_S`."""
+        self._no_takes, self._no_gifts = None, False
         now_s = self._clock()
         done = [part for part in self._slices.values() if is_quiet(part, now_s)]
         owing = [part for part in self._debts if part not in done]
@@ -328,6 +338,7 @@ class Authorizer:
 
     def close(self) -> None:
         """Give everything back; calls in flight must have ended."""
+        self._no_gifts = False
         parts = list(self._slices.values())
         if not parts or self._give(parts, last=len(parts)):
             self._table.close()
