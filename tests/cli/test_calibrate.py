@@ -8,12 +8,13 @@ from pathlib import Path
 import httpx2
 import pytest
 from click.testing import CliRunner, Result
+from rich.progress import Progress
 
 from locavore.cli import main
 from locavore.routing.estimators import trunk
 from locavore.routing.estimators.promised import FOLDER, Promises, read
 from locavore.testing.gateway import RunningGateway
-from locavore.testing.replies import chat
+from locavore.testing.replies import chat, openai_error
 from locavore.testing.upstream import Received, Reply, ScriptedUpstream
 
 LOCAL, CLOUD = "home/small", "cloud/big"
@@ -244,3 +245,34 @@ def test_few_labels_are_told_what_more_might_bring(gateway: RunningGateway) -> N
     assert "labels drawn like these" in text or "120 labels are few" in text
     assert text.count("(not used)") == 1
     assert "a running gateway takes it up" in text
+
+
+def test_what_was_spent_is_told_and_failures_are_asked_again(
+    gateway: RunningGateway, upstream: ScriptedUpstream
+) -> None:
+    def failing(received: Received) -> Reply:
+        bad = b"what is 8 + 7" in received.body and b"big" in received.body
+        return openai_error(400) if bad else answer(received)
+
+    upstream.always(failing)
+    result, found = calibrate(gateway, items(20))
+    assert "asked 40 calls for $0.0009, 1 failed; run it again to ask those anew" in result.stderr
+    assert (found["judged"], found["failed"]) == (19, 1)
+    upstream.always(answer)
+    result, found = calibrate(gateway, items(20))
+    assert "asked 1 calls for $0.0000" in result.stderr
+    assert (found["judged"], found["failed"]) == (20, 0)
+
+
+def test_an_interruption_stops_the_spending(
+    gateway: RunningGateway, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Progress, "advance", interrupted)
+    calibrate(gateway, items(300), "--at-once", "2")
+    assert 1 <= len(upstream.requests) < 600
+    monkeypatch.undo()
+    log = next((gateway.home / "calibrations").glob("*.jsonl"))
+    assert len(log.read_bytes().splitlines()) == 1

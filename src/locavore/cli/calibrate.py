@@ -2,7 +2,7 @@
 
 import os
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,7 @@ def command(
         if jobs:
             _consent(client, jobs, console, yes=yes)
             _ask_all(client, jobs, done, log, at_once, console)
+            console.print(_spent(jobs, done), highlight=False)
         fingerprint = _fingerprint(client, local)
     try:
         found = outcome(
@@ -221,11 +222,28 @@ def _ask_all(
         Progress(console=console) as bar,
     ):
         task = bar.add_task("asking", total=len(jobs))
-        for asked in pool.map(lambda job: _ask(client, job), jobs):
-            out.write(msgspec.json.encode(asked) + b"\n")
-            out.flush()
-            done[(asked.key, asked.model, asked.sample)] = asked
-            bar.advance(task)
+        waiting = [pool.submit(_ask, client, job) for job in jobs]
+        try:
+            for answered in as_completed(waiting):
+                asked = answered.result()
+                out.write(msgspec.json.encode(asked) + b"\n")
+                out.flush()
+                done[(asked.key, asked.model, asked.sample)] = asked
+                bar.advance(task)
+        except BaseException:  # Ctrl-C must stop the spending, not only the telling
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _spent(jobs: list[Job], done: Answers) -> str:
+    """What this run has cost, as the gateway told it."""
+    asked = [done[(job.item.key, job.model, job.sample)] for job in jobs]
+    known = [Decimal(a.cost_usd) for a in asked if a.cost_usd is not None]
+    unknown = sum(a.cost_usd is None and not a.failed for a in asked)
+    failed = sum(bool(a.failed) for a in asked)
+    said = f"asked {len(asked)} calls for ${sum(known, Decimal(0)):.4f}"
+    said += f", {unknown} at an unknown cost" if unknown else ""
+    return said + (f", {failed} failed; run it again to ask those anew" if failed else "")
 
 
 def _ask(client: httpx2.Client, job: Job) -> Asked:
