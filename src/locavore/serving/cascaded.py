@@ -161,15 +161,16 @@ class CascadedCall(ServedCall):
         samples = self._samples
         shares = [signals.agreement]
         if signals.agreement is None and samples:
-            shares = [k / samples for k in range(samples + 1)]
+            shares = [k / samples for k in (0, *range(samples, 0, -1))]  # none, all, then between
+        margins: list[float] = []
         try:
-            margins = [
-                self._margin(msgspec.structs.replace(signals, agreement=share)) for share in shares
-            ]
+            for share in shares:
+                margins.append(self._margin(msgspec.structs.replace(signals, agreement=share)))
+                if min(margins) < 0 <= max(margins):
+                    return Judged(stays=False, margin=min(margins), in_doubt=True)
         except Exception:  # noqa: BLE001 - the declared default: the cloud answers
             return Judged(stays=False)
-        least, most = min(margins), max(margins)
-        return Judged(stays=least >= 0, margin=least, in_doubt=least < 0 <= most)
+        return Judged(stays=min(margins) >= 0, margin=min(margins))
 
     def _margin(self, signals: Signals) -> float:
         """Expected gain less the promise's threshold; minus one where nothing is promised."""
