@@ -9,11 +9,20 @@ import httpx2
 import msgspec
 import pytest
 
+from locavore.core.estimate import Estimate
 from locavore.evidence.watch import Watch
 from locavore.ledger.query import open_current
 from locavore.ledger.verdicts import explored
 from locavore.routing.estimators import trunk
-from locavore.routing.estimators.promised import FOLDER, Entry, Promises, read, save
+from locavore.routing.estimators.promised import (
+    FOLDER,
+    Entry,
+    Promises,
+    Withdrawal,
+    read,
+    save,
+    withdraw,
+)
 from locavore.routing.promise import Label, Target, make_promise
 from locavore.testing.gateway import RunningGateway
 from locavore.testing.replies import chat
@@ -176,3 +185,20 @@ def test_the_monitors_know_the_same_after_a_restart(
         assert [w for _, w in first.look(db, [made])] == [w for _, w in second.look(db, [made])]
     finally:
         db.close()
+
+
+def test_a_withdrawal_moves_conversations_that_had_begun_at_home(gateway: RunningGateway) -> None:
+    first = {"role": "user", "content": "Where do people live on the Rhine, and since when?"}
+    with client(gateway) as http:
+        body = {"model": "auto", "messages": [first]}
+        begun = http.post("/v1/chat/completions", json=body)
+        assert begun.headers["x-locavore-model"] == LOCAL
+        (made,) = read(gateway.home / FOLDER)
+        achieved = Estimate(mean=0.5, low=0.4, high=0.6, n=50, source="test")
+        broken = Withdrawal(at_s=1.0, judged="quality", achieved=achieved)
+        assert withdraw(gateway.home / FOLDER, made.id, broken) is not None
+        assert gateway.keep_promises()
+        said = {"role": "assistant", "content": "Berlin"}
+        again = {"role": "user", "content": "And on the Elbe?"}
+        body = {"model": "auto", "messages": [first, said, again]}
+        assert http.post("/v1/chat/completions", json=body).headers["x-locavore-model"] == CLOUD
