@@ -18,7 +18,7 @@ from locavore.routing.conversation import Talk
 from locavore.routing.estimators import trunk
 from locavore.routing.estimators.promised import Entry, Promises
 from locavore.routing.estimators.signals import Signals
-from locavore.routing.judging import PAUSE, Absent, Judge
+from locavore.routing.judging import PATIENCE, PAUSE, Absent, Judge
 from locavore.routing.promise import Label, Target, general_evidence, make_promise
 from locavore.routing.reasons import CODES, EXCLUDES, code_of
 from locavore.routing.router import Router
@@ -326,11 +326,21 @@ def test_c112_a_broken_estimator_keeps_nothing_local() -> None:
 def test_c112_a_slow_estimator_is_not_waited_for_again() -> None:
     now = iter(range(1000))
     who = judged_by(Promises(shipped(), [entry()]), clock=lambda: float(next(now)))
-    assert "too slow" in unjudged(decide(who, EASY.format(5)))
-    read_at = next(now)
-    for _ in range(PAUSE):
-        assert "too slow" in unjudged(decide(who, EASY.format(5)))
-    assert next(now) == read_at + 1, "it was not even asked"
+    for _ in range(PATIENCE):
+        assert decide(who, EASY.format(5)).chosen == CASCADE, "what comes late is used"
+    for _ in range(2):
+        read_at = next(now)
+        for _ in range(PAUSE):
+            assert "too slow" in unjudged(decide(who, EASY.format(5)))
+        assert next(now) == read_at + 1, "it was not even asked"
+        assert decide(who, EASY.format(5)).chosen == CASCADE, "it is tried again"
+
+
+def test_c112_one_slow_reading_is_no_slow_estimator() -> None:
+    times = iter([0.0, 5.0, *[6.0] * 4, 7.0, 12.0, *[13.0] * 40])
+    who = judged_by(Promises(shipped(), [entry()]), clock=lambda: next(times))
+    for _ in range(12):
+        assert decide(who, EASY.format(5)).chosen == CASCADE
 
 
 def test_c112_a_recorded_failure_replays() -> None:

@@ -35,9 +35,12 @@ UNJUDGED = "promise_unjudged"
 """Reason codes."""
 _OF_PRIORS = frozenset({"quality_unknown", "below_floor"})
 DEADLINE_S = 0.010
-"""CPU that judging one call may take: reading is bounded, so more means that something is wrong."""
+"""CPU that judging one call may take: reading is bounded, so more means that something is wrong.
+It cannot be interrupted, so what comes late is used; it is not asked for again and again."""
+PATIENCE = 3
+"""Readings in a row that may take longer: one alone may be a pause of the garbage collector."""
 PAUSE = 100
-"""Calls that get the default after one that took longer."""
+"""Calls that get the default after that."""
 _REMEMBERED = 256
 """Asks whose looks are kept: a conversation repeats them with every turn."""
 _Z = 1.96
@@ -72,6 +75,7 @@ class Judge:
         self._deadline_s = deadline_s
         self._clock = clock
         self._resting = 0
+        self._slow = 0
         self._looks: dict[tuple[str, str], Look] = {}
 
     def looks_at_answers(self, local: str) -> bool:
@@ -119,9 +123,9 @@ class Judge:
             looks = [self._look(*asked) for asked in _asked(request, asks, task)]
         except Exception as error:  # noqa: BLE001 - a routing model must never fail a call (C112)
             return (), f"the estimator failed: {type(error).__name__}: {error}"[:200]
-        if self._clock() - begun_s > self._deadline_s:
-            self._resting = PAUSE
-            return (), "the estimator was too slow"
+        self._slow = self._slow + 1 if self._clock() - begun_s > self._deadline_s else 0
+        if self._slow >= PATIENCE:
+            self._resting, self._slow = PAUSE, PATIENCE - 1
         return looks, ""
 
     def _look(self, words: str, task: str) -> Look:
