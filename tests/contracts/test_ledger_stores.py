@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from locavore.cli import main
 from locavore.core.access import Grant, fingerprint
 from locavore.core.errors import StoreError
+from locavore.core.outcome import CallRecord
 from locavore.ledger.books import correct, verify
 from locavore.ledger.database import Database
 from locavore.ledger.ingest import Ingester
@@ -23,6 +24,7 @@ from locavore.ledger.keys import KeyStore
 from locavore.ledger.postgres import PostgresStore
 from locavore.ledger.query import DIMENSIONS, decision, find_decision, open_current, rejects, report
 from locavore.ledger.store import open_store
+from locavore.telemetry import unsent
 from tests.contracts.servers import Postgres
 from tests.ledger.records import NOON_S, attempt, call, usd
 from tests.ledger.records import decision as decided
@@ -151,6 +153,30 @@ def test_a_nul_in_a_name_from_a_client_does_not_stop_the_books(
         assert found is not None
         assert found.user == "a\0b"
         assert (rejects(db), verify(db).problems) == ([], ())
+
+
+def test_each_record_is_claimed_once_by_whoever_tells_it(tmp_path: Path, url: str | None) -> None:
+    write(tmp_path, 5, "before")
+    with contextlib.closing(open_current(tmp_path, url)) as db:
+        unsent.begin(db)
+        unsent.begin(db)  # of a second gateway
+        assert unsent.claim(db) == []
+    write(tmp_path, 60, "after")
+    open_current(tmp_path, url).close()
+    taken: list[bytes] = []
+
+    def claim() -> None:
+        with contextlib.closing(open_store(tmp_path, url)) as db:
+            while bodies := unsent.claim(db, 7):
+                taken.extend(bodies)
+
+    threads = [threading.Thread(target=claim) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ids = [msgspec.msgpack.decode(body, type=CallRecord).id for body in taken]
+    assert sorted(ids) == sorted(f"after{n}" for n in range(60))
 
 
 def test_keys_live_where_the_ledger_lives(tmp_path: Path, url: str | None) -> None:

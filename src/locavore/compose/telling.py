@@ -26,7 +26,7 @@ class Telemetry(Protocol):
 def telemetry(
     config: Config, policy: Callable[[], Policy], *, env: Mapping[str, str], tell: Tell
 ) -> Telemetry | None:
-    """None: off. Raises ConfigError when what was asked for cannot be done, StoreError."""
+    """None: off. Raises ConfigError when what was asked for cannot be done."""
     found = settings(env)
     if found is None:
         return None

@@ -70,6 +70,7 @@ class Telemetry:
         )
         self._waiting: list[ReadableSpan] = []
         self._tries = 0
+        self._begun = False
         self._db: Database | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="telemetry", daemon=True)
@@ -84,10 +85,17 @@ class Telemetry:
         return MeterProvider([PeriodicExportingMetricReader(exporter)], self._resource)
 
     def start(self) -> None:
-        """Tell what is recorded from now on. Raises StoreError."""
+        """Tell what is recorded from now on; of a ledger that is lost now, from when it is back."""
+        try:
+            self._begin()
+        except StoreError as error:
+            self._failed(error.message)
+        self._thread.start()
+
+    def _begin(self) -> None:
         with translated(store_path(self._home)):
             unsent.begin(self._open())
-        self._thread.start()
+        self._begun = True
 
     def energy(self, used: Mapping[str, int]) -> None:
         """Joules by meter (`ledger.energy`), since the last time."""
@@ -122,6 +130,8 @@ class Telemetry:
 
     def _claim(self) -> bool:
         """The next records; False: there are none."""
+        if not self._begun:
+            self._begin()
         with translated(store_path(self._home)):
             bodies = unsent.claim(self._open())
         for body in bodies:

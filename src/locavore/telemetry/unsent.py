@@ -11,9 +11,9 @@ def begin(db: Database) -> None:
     """What is in the ledger before telemetry was ever switched on is not told."""
     with transaction(db):
         db.execute(
-            "INSERT INTO exports SELECT ?, coalesce(max(seq), 0) FROM calls WHERE NOT EXISTS"
-            " (SELECT 1 FROM exports WHERE name = ?)",
-            (NAME, NAME),
+            "INSERT INTO exports SELECT ?, coalesce(max(seq), 0) FROM calls WHERE TRUE"
+            " ON CONFLICT DO NOTHING",
+            (NAME,),
         )
 
 
