@@ -1,6 +1,7 @@
 """A gateway with the standard variables, and a receiver that decodes what it is told."""
 
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,29 @@ def test_measured_energy_is_a_counter_by_its_source() -> None:
     points = [p for p in metric.data.data_points if isinstance(p, NumberDataPoint)]
     by_source = {dict(p.attributes or {})["locavore.energy.source"]: p.value for p in points}
     assert by_source == {"nvml": 12, "rapl": 2}
+
+
+def test_the_last_calls_are_told_before_the_end_and_a_second_start_goes_on(
+    tmp_path: Path, upstream: ScriptedUpstream, collector: Collector
+) -> None:
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
+    for start in (1, 2):
+        with Serving(tmp_path, config(upstream), "--workers=1", env=env) as serving:
+            assert chat(serving) == 200
+            assert serving.stop() == 0
+        assert len(collector.spans) == 2 * start
+    assert "gen_ai.server.request.duration" in collector.metrics
+
+
+def test_a_collector_that_never_answers_does_not_hold_up_the_end(
+    tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        env = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{mute.getsockname()[1]}"}
+        env["OTEL_EXPORTER_OTLP_TIMEOUT"] = "600"
+        with Serving(tmp_path, config(upstream), "--workers=1", env=env) as serving:
+            assert chat(serving) == 200
+            assert serving.stop() == 0  # within the limit of a stop, not of the exporter
 
 
 def test_the_guide_switches_it_on(

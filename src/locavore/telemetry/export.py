@@ -6,6 +6,7 @@ batch that is refused again and again is given up, and counted.
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import requests
 
 INTERVAL_S = 1.0
+LAST_S = 3.0
 TRIES = 5
 Tell = Callable[[str], None]
 log = logging.getLogger(__name__)
@@ -82,7 +84,8 @@ class Telemetry:
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 
         exporter = OTLPMetricExporter(session=_session(found))
-        return MeterProvider([PeriodicExportingMetricReader(exporter)], self._resource)
+        reader = PeriodicExportingMetricReader(exporter)
+        return MeterProvider([reader], self._resource, shutdown_on_exit=False)
 
     def start(self) -> None:
         """Tell what is recorded from now on; of a ledger that is lost now, from when it is back."""
@@ -104,21 +107,28 @@ class Telemetry:
                 self.meters.energy(meter, joules)
 
     def stop(self) -> None:
-        """After the ledger was closed: tell what is left, if the collector still listens."""
+        """After the ledger was closed: tell what is left, and wait for that no longer than
+        `LAST_S`; a collector that is silent must not hold up the end."""
         self._stopping.set()
-        if self._thread.ident is not None:
-            self._thread.join()
-            if self.failure is None:
-                self._round()
-        if self._spans is not None:
-            self._spans.shutdown()
+        metrics = threading.Thread(target=self._last_metrics, name="telemetry", daemon=True)
+        metrics.start()
+        until_s = time.monotonic() + LAST_S
+        for thread in (self._thread, metrics):
+            if thread.ident is not None:
+                thread.join(max(0.0, until_s - time.monotonic()))
+
+    def _last_metrics(self) -> None:
         if self._provider is not None:
-            self._provider.shutdown(timeout_millis=5_000)
-        self._let_go()
+            self._provider.shutdown(timeout_millis=LAST_S * 1000)
 
     def _loop(self) -> None:
         while not self._stopping.wait(INTERVAL_S):
             self._round()
+        if self.failure is None:
+            self._round()
+        if self._spans is not None:
+            self._spans.shutdown()
+        self._let_go()
 
     def _round(self) -> None:
         try:
