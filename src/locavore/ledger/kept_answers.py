@@ -1,8 +1,8 @@
 """The other model's answers to explored calls, kept for a while so that somebody can judge them.
 
-The only text of a client's call that Locavore ever writes, and only where
-`explore.keep_answers_s` says so: one file per answer under LOCAVORE_HOME/shadows, for its owner's eyes only. It goes when it is
-judged, when its time is over, and with the person whose call it was.
+The only text of a client's call that Locavore ever writes, and only where `explore.keep_answers_s`
+says so: one file per answer under LOCAVORE_HOME/shadows, for its owner's eyes only. It goes when it
+is judged, when its time is over, and with the person whose call it was.
 """
 
 import os
