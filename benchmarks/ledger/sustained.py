@@ -51,6 +51,7 @@ def sustained(home: Path, calls: int, url: str | None = None) -> dict[str, Any]:
     return {
         "calls": taken,
         "calls_per_s": round(taken / took_s),
+        "core_share": round(cpu_s / took_s, 2),
         "ingest_cpu_us": round(cpu_s / taken * 1e6, 2),
         "append_cpu_us": round(max(append_us), 2),
         "memory_grew_mib": round((_peak_kib() - before_kib) / 1024, 1),

@@ -50,6 +50,7 @@ def _rates(result: dict[str, Any]) -> list[str]:
         "|---|---|",
         f"| two workers append, one process ingests, calls/s | {steady['calls_per_s']:,} |",
         f"| of these, CPU of the ingesting process, µs per call | {steady['ingest_cpu_us']} |",
+        f"| share of one core that it could get | {steady['core_share']:.0%} |",
         f"| its memory grew over {steady['calls']:,} calls by, MiB | {steady['memory_grew_mib']} |",
         f"| a look at an idle journal, once a second, µs | {idle} |",
     ]

@@ -52,7 +52,7 @@ class Batch:
         for item in part.items:
             try:
                 call = decode(_payload(item))
-                if "\0" in f"{call.decision.requested}{call.user}{call.session}":
+                if _has_nul(call):
                     call = without_nul(call)
                 row, tried = rows_of(self._seq + 1, self._writer, call)
             except (msgspec.DecodeError, ValueError, OverflowError) as error:
@@ -95,6 +95,14 @@ class Batch:
         self._db.execute(
             "UPDATE writers SET segment = ?, position = ? WHERE id = ?", (*position, self._writer)
         )
+
+
+def _has_nul(call: SlimCall) -> bool:
+    """In one of the names that clients choose."""
+    user, session = call.user, call.session
+    return "\0" in call.decision.requested or (
+        (user is not None and "\0" in user) or (session is not None and "\0" in session)
+    )
 
 
 def _payload(item: Frame | Damage) -> bytes:
