@@ -219,6 +219,18 @@ def test_a_cost_limit_counts_both_answers() -> None:
     assert "max_cost" in codes(found, CASCADE)
 
 
+def test_a_promise_answers_a_limit_on_quality() -> None:
+    by_request = router(found=entry(looks=False))
+    assert decide(by_request, EASY.format(5), limits=Require(min_quality=0.97)).chosen == LOCAL
+    strict = decide(by_request, EASY.format(5), limits=Require(min_quality=1.0))
+    assert (strict.chosen, codes(strict, LOCAL)) == (CLOUD, {"min_quality"})
+    hard = decide(by_request, HARD.format(5), limits=Require(min_quality=0.5))
+    assert (hard.chosen, codes(hard, LOCAL)) == (CLOUD, {"min_quality"})
+    assert decide(router(), EASY.format(5), limits=Require(min_quality=0.97)).chosen == CASCADE
+    none = decide(router(), EASY.format(5), limits=Require(min_quality=1.0))
+    assert (none.chosen, codes(none, CASCADE)) == (CLOUD, {"min_quality"})
+
+
 def test_nothing_is_tried_that_saves_nothing() -> None:
     dear = backend(LOCAL, Place.ON_PREM, usd="6")
     found = decide(router(backends=(BIG, dear)), EASY.format(5))

@@ -73,9 +73,7 @@ def survey(
         if candidate.cloud is not None:
             against += _against_escalation(candidate.cloud, limits, needs, request_format)
         share = quality(backend, task)
-        against += _against_choice(
-            backend, share, limits, family, alone=named or len(candidates) == 1
-        )
+        against += _against_choice(backend, family, alone=named or len(candidates) == 1)
         if against:
             excluded.append(_excluded(candidate, against, share))
             continue
@@ -109,18 +107,12 @@ def _family(candidates: Sequence[Candidate]) -> str | None:
     return None if first is None else family_of(first)
 
 
-def _against_choice(
-    backend: Backend, share: Estimate | None, limits: Require, family: str | None, *, alone: bool
-) -> list[str]:
+def _against_choice(backend: Backend, family: str | None, *, alone: bool) -> list[str]:
     against = []
     if family is not None and family_of(backend) != family:
         against.append(f"embedding_family: {family_of(backend)}, not {family}")
     if backend.is_test and not alone:
         against.append("test_model")
-    floor = limits.min_quality
-    if floor is not None and (share is None or share.low < floor):
-        known = "unknown" if share is None else f"{share.low:.2f}"
-        against.append(f"min_quality: {known}, {floor:.2f} required")
     return against
 
 

@@ -193,7 +193,7 @@ class Weigher:
             return _refused(option, against or ["no_look"], None)
         self._only_looked_at(local_row)
         hold_s, ttft_s, against = self._hold(option, local_row, cloud_row)
-        against += self._against_trying(option, local_row, cloud_row)
+        against += self._against_trying(option, local_row, cloud_row) + self._below(option)
         if against:
             return _refused(option, against, ttft_s)
         charges = self._tried(option, local_row, cloud_row)
@@ -304,7 +304,15 @@ class Weigher:
             against.append(f"max_ttft: {ttft_s.high:.0f} s forecast, {most_s:g} s allowed")
         if limits.max_cost_usd is not None:
             against += self._over_cost(backend)
-        return against
+        return against + self._below(option)
+
+    def _below(self, option: Option) -> list[str]:
+        """Against the quality that is required, by what is promised or else by the benchmark."""
+        floor, share = self._limits.min_quality, option.quality
+        if floor is None or (share is not None and share.low >= floor):
+            return []
+        known = "unknown" if share is None else f"{share.low:.2f}"
+        return [f"min_quality: {known}, {floor:.2f} required"]
 
     def _over_cost(self, *backends: Backend) -> list[str]:
         """The worst case of every planned attempt, all full price, against the cost limit."""
