@@ -12,7 +12,8 @@ TEXT = SCRIPT["PAGE"].read_text("utf-8")
 LOCKED = SCRIPT["locked"]()
 
 PERMISSIVE = re.compile(
-    r"^(MIT|MIT-0|MIT License|BSD License|Apache|BSD-[23]-Clause|3-Clause BSD|0BSD|ISC|Zlib|CC0-1\.0|PSF-2\.0|"
+    r"^(MIT|MIT-0|MIT License|BSD License|Apache|BSD-[23]-Clause|3-Clause BSD|0BSD|ISC|Zlib|"
+    r"CC0-1\.0|PSF-2\.0|"
     r"Apache-2\.0|Apache Software License|Apache License,|Apache License, Version 2\.0|"
     r"Public Domain|CNRI-Python|Python Software Foundation License|Unlicense|"
     r"The Unlicense \(Unlicense\))$"
