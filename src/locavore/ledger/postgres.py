@@ -10,6 +10,7 @@ ever sent on another connection.
 """
 
 import asyncio
+import logging
 import re
 import threading
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
@@ -57,6 +58,7 @@ _PLAIN_INSERT = re.compile(r"INSERT INTO (\w+) VALUES \([?, ]+\)")
 LOST = "the ledger in PostgreSQL cannot be used"
 NO_URL = "its URL is not understood; special characters in a name or a password are written as %XX"
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 class Rows:
@@ -90,6 +92,7 @@ class PostgresStore:
         self._within = False
         """Whether a transaction was begun and not ended."""
         self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(_nobody_waits)
         self._thread = threading.Thread(target=self._loop.run_forever, name="postgres", daemon=True)
         self._thread.start()
         try:
@@ -225,6 +228,11 @@ def _limits(url: str) -> tuple[str, float, float]:
     except ValueError:
         raise StoreError(f"{LOST}: {NO_URL}") from None
     return parts._replace(query=urlencode(asked)).geturl(), connect_s, statement_s
+
+
+def _nobody_waits(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What a connection that was given up has still to say; whoever waited was told already."""
+    log.debug("postgres: %s", context.get("exception") or context.get("message"))
 
 
 async def _end(db: Any) -> None:
