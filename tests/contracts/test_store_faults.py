@@ -41,7 +41,7 @@ def proxy(postgres_server: Postgres) -> Iterator[StallingProxy]:
 
 
 def through(proxy: StallingProxy, user: str) -> str:
-    limits = "connect_timeout=2&statement_timeout=2000"
+    limits = "connect_timeout=4&statement_timeout=4000"
     return f"postgresql://{user}@127.0.0.1:{proxy.port}/postgres?{limits}"
 
 
