@@ -23,6 +23,7 @@ from locavore.core.backend import Backend, Capability, Place
 from locavore.core.money import FREE, Price, Rate
 from locavore.core.policy import Policy
 from locavore.core.ports import Headers, Receiver, Timeouts
+from locavore.ledger.conversations import FileHomes
 from locavore.ledger.journal import SegmentJournal
 from locavore.ledger.session_labels import FileSessionLabels
 from locavore.routing import promise
@@ -218,6 +219,7 @@ async def measure(home: Path, batches: int) -> dict[str, float]:
         SegmentJournal(home),
         loop=asyncio.get_running_loop(),
         sessions=FileSessionLabels(home / "sessions"),
+        homes=FileHomes(home / "run" / "conversations"),
         resolve=_nobody,
     )
     gc.collect()

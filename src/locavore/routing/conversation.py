@@ -7,6 +7,7 @@ because it may shorten its history.
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 
 from locavore.core.ports import Home, Homes
@@ -17,6 +18,7 @@ _SAMPLE_CHARS = 48
 """Of each message its length, start and end go into the digest: 30 KB need not be hashed."""
 
 
+@lru_cache(maxsize=1024)
 def mark_of(backend_id: str) -> int:
     return int.from_bytes(blake2b(backend_id.encode(), digest_size=8).digest(), "little")
 
@@ -49,22 +51,25 @@ class Talk:
         return self._found
 
     def _look(self) -> tuple[Asks, Home | None, float]:
-        request = self._request
+        request, homes = self._request, self._homes
         turns = self._turns(request.body)
         asks = asks_of(turns)
-        if self._homes is None:
+        if homes is None:
             return asks, None, 0.0
         known = answered(turns)
-        home = None
-        if request.session is not None:
-            self.key = self._digest((), request.session)
+        owner = f"{request.key_name or ''}\n{request.session or ''}\n"
+        digest = blake2b(homes.secret + owner.encode("utf-8", "replace"), digest_size=16)
+        before = b""
+        if request.session is None:
             if known:
-                home = self._homes.get(self.key)
-        else:
-            self.key = self._digest(turns, None)
-            if known:
-                home = self._homes.get(self._digest(turns[:known], None))
-        new_chars = sum(len(turn.text) for turn in turns[known:])
+                digest.update(_told(turns[:known]))
+                before = digest.digest()
+            digest.update(_told(turns[known:]))
+        self.key = digest.digest()
+        home = homes.get(before or self.key) if known else None
+        if home is None:
+            return asks, None, 0.0
+        new_chars = sum([len(turn.text) for turn in turns[known:]])
         return asks, home, max(0.0, 1 - new_chars / max(1, request.prompt_bytes))
 
     def served(self, backend_id: str) -> None:
@@ -72,16 +77,18 @@ class Talk:
         if self._homes is not None and self.key is not None:
             self._homes.put(self.key, mark_of(backend_id))
 
-    def _digest(self, turns: Sequence[Turn], session: str | None) -> bytes:
-        assert self._homes is not None  # noqa: S101 - both callers have looked
-        parts = [self._request.key_name or "", session or ""]
-        for turn in turns:
-            text = turn.text
-            parts.append(f"{turn.role}{len(text)}")
-            parts.append(text[:_SAMPLE_CHARS])
-            parts.append(text[-_SAMPLE_CHARS:])
-        told = "\n".join(parts).encode("utf-8", "replace")
-        return blake2b(told, digest_size=16, key=self._homes.secret).digest()
+
+def _told(turns: Sequence[Turn]) -> bytes:
+    """What of each turn goes into a digest: its length tells where it ends."""
+    parts = []
+    for turn in turns:
+        text = turn.text
+        if len(text) > 2 * _SAMPLE_CHARS:
+            sample = text[:_SAMPLE_CHARS] + text[-_SAMPLE_CHARS:]
+            parts.append(f"{turn.role}{len(text)}\n{sample}\n")
+        else:
+            parts.append(f"{turn.role}{len(text)}\n{text}\n")
+    return "".join(parts).encode("utf-8", "replace")
 
 
 def said(request: Request, words: str) -> Talk:
