@@ -127,6 +127,7 @@ def test_without_evidence_there_is_no_price_and_what_is_missing_is_told_once(
     pricing = LocalPricing(tmp_path, machine(), tell=told.append, meters=dict, clock=clock(NOW_S))
     used(tmp_path, NOW_S, "home/a")
     assert not pricing.reprice(["home/a"])
+    pricing._clock = clock(NOW_S + 3600)
     assert not pricing.reprice(["home/a"])
     assert ["idle_w and busy_w" in line for line in told] == [True]
     with contextlib.suppress(FileNotFoundError):

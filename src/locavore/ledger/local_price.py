@@ -146,12 +146,16 @@ def modelled(
 ) -> list[Interval]:
     """Intervals where nothing was measured: `busy_w` while a call runs, `idle_w` otherwise."""
     busy = _union(works, since_s, until_s)
-    intervals, at = [], since_s
+    intervals, at, first = [], since_s, 0
     while at < until_s:
         end = min(at + step_s, until_s)
-        active = sum(max(0.0, min(b, end) - max(a, at)) for a, b in busy)
+        active, n = 0.0, first
+        while n < len(busy) and busy[n][0] < end:
+            active += max(0.0, min(busy[n][1], end) - max(busy[n][0], at))
+            n += 1
+        while first < len(busy) and busy[first][1] <= end:
+            first += 1
         intervals.append(Interval(at, end, active * busy_w + (end - at - active) * idle_w))
-        busy = [(a, b) for a, b in busy if b > end]
         at = end
     return intervals
 
