@@ -5,8 +5,9 @@
 from that file. FOLDER holds the outcome files; PATH the judge's tool (interface C).
 
 `valid`: the fifth of the development questions that training never sees. `domains`: whole domains
-(or benchmarks) left out of everything that is trained, in turn. Intervals are over bootstrap
-resamples of the prompts. Single-core CPU time.
+(or benchmarks) left out of everything that is trained, in turn. `sources`: a pair without any
+outcome, by an artifact trained without its whole source. Intervals are over bootstrap resamples of
+the prompts. Single-core CPU time. `--jobs` runs parts side by side.
 """
 
 import argparse
@@ -14,23 +15,32 @@ import importlib.util
 import json
 import random
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from benchmarks.routing.adapter import Staged, make_staged
 from benchmarks.routing.outcomes import SOURCES, Row, load
+from benchmarks.routing.tables import tables
 from benchmarks.routing.train import train
+from locavore.routing.estimators.pair import Labelled, fit_stages
 from locavore.routing.estimators.trunk import DIMS, Trunk
+from locavore.routing.estimators.trunk import load as load_trunk
 
 RESULTS = Path(__file__).with_name("results") / "routing.json"
 FOLDS = {"zeroeval": 2}
-FRAC, CONFIDENCE = 0.98, {"valid": 0.95, "domains": 0.90}
+FRAC, CONFIDENCE = 0.98, {"valid": 0.95, "domains": 0.90, "sources": 0.90}
+BOOTSTRAPS = 40
 Floats = npt.NDArray[np.float64]
 
 
@@ -40,16 +50,26 @@ def domain(row: Row) -> str:
     return str(row["domain"])
 
 
-def cells(
-    rows: list[Row], pairs: list[Row]
-) -> Iterator[tuple[str, str, Row, list[Row], list[Row], Trunk]]:
-    """(split, fold, pair, training rows, test rows, artifact trained without the test rows)."""
+class Part(msgspec.Struct, frozen=True):
+    """Pairs measured with one artifact, which is trained on `rest`."""
+
+    split: str
+    fold: str
+    source: str
+    """Of its pairs; empty: of all."""
+    rest: list[Row]
+    test: list[Row]
+
+
+def parts(rows: list[Row], sources: Sequence[str], splits: Sequence[str]) -> Iterator[Part]:
+    """Rows of AlpacaEval are among the rest for their own pair; `train` leaves them out."""
+    return (p for p in _every_part(rows, sources) if p.split in splits)
+
+
+def _every_part(rows: list[Row], sources: Sequence[str]) -> Iterator[Part]:
     rest = [r for r in rows if r["split"] == "train"]
-    trunk = Trunk(train(rest, "benchmark"))
-    for pair in pairs:
-        seen, test = of_pair(rest, pair), of_pair(rows, pair)
-        yield "valid", "valid", pair, seen, [r for r in test if r["split"] == "valid"], trunk
-    for source in dict.fromkeys(p["file"] for p in pairs):
+    yield Part("valid", "valid", "", rest, [r for r in rows if r["split"] == "valid"])
+    for source in sources:
         names = sorted({domain(r) for r in rows if r["file"] == source})
         random.Random(3).shuffle(names)
         folds = FOLDS.get(source, 3)
@@ -58,10 +78,11 @@ def cells(
             test = [r for r in rows if r["file"] == source and domain(r) in out]
             groups = {r["group"] for r in test}
             rest = [r for r in rows if r["group"] not in groups and domain(r) not in out]
-            trunk = Trunk(train(rest, "benchmark"))
-            for pair in pairs:
-                if pair["file"] == source:
-                    yield "domains", f"{k}", pair, of_pair(rest, pair), of_pair(test, pair), trunk
+            yield Part("domains", f"{k}", source, rest, test)
+        test = [r for r in rows if r["file"] == source]
+        groups = {r["group"] for r in test}
+        rest = [r for r in rows if r["file"] != source and r["group"] not in groups]
+        yield Part("sources", "all", source, rest, test)
 
 
 def of_pair(rows: list[Row], pair: Row) -> list[Row]:
@@ -104,11 +125,12 @@ def measure(
         row: Row = {"stage": stage, **judge.metrics(scores, weak, strong)}
         row["excess_ECE"] = judge.excess_ece(scores, weak >= strong)
         for key in ("APGR", "L98"):
-            row[f"{key}_ci"] = judge.bootstrap(scores, weak, strong, key, n=100)
+            row[f"{key}_ci"] = judge.bootstrap(scores, weak, strong, key, n=BOOTSTRAPS)
         row["cpu_ms"] = {
             "p50": float(np.percentile(cpu_ms, 50)),
             "p99": float(np.percentile(cpu_ms, 99)),
         }
+        row["excess_ECE_of"] = _level(judge, scores, weak >= strong, _rate(staged, stage))
         row["baselines"] = _baselines(judge, pair, rest, test, views, weak, strong, trunk, stage)
         if len(test) >= 290:
             row["promise"] = _promise(
@@ -127,6 +149,30 @@ def _scores(staged: Staged, stage: str, test: list[Row], views: list[Any]) -> tu
         )
         cpu[k] = 1e3 * (time.process_time() - begun)
     return scores, cpu
+
+
+def _rate(staged: Staged, stage: str) -> float:
+    evidence = staged.stages[stage].evidence
+    return float(np.mean([e.gain >= 0 for e in evidence])) if evidence else 0.8
+
+
+def _level(judge: ModuleType, p: Floats, good: npt.NDArray[np.bool_], rate: float) -> Row:
+    """What calibration could be: the pair's rate for every call, and our estimates moved to the
+    true rate of the calls, which nobody knows without labels."""
+    logits = np.log(np.clip(p, 1e-3, 1 - 1e-3) / np.clip(1 - p, 1e-3, 1 - 1e-3))
+    low, high = -10.0, 10.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (
+            (middle, high)
+            if (1 / (1 + np.exp(-logits - middle))).mean() < good.mean()
+            else (low, middle)
+        )
+    moved = 1 / (1 + np.exp(-logits - low))
+    return {
+        "rate": judge.excess_ece(np.full(len(p), rate), good),
+        "moved": judge.excess_ece(moved, good),
+    }
 
 
 def _baselines(
@@ -154,6 +200,8 @@ def _baselines(
 
 def _knn(pair: Row, rest: list[Row], test: list[Row], trunk: Trunk, k: int = 50) -> Floats:
     """Mean gain of the 50 nearest labelled prompts in the artifact's coordinates."""
+    if not rest:
+        return np.zeros(len(test))
     gains = np.array([r["scores"][pair["weak"]] - r["scores"][pair["strong"]] for r in rest])
     here = np.array([trunk.read(r["prompt"]).row[-DIMS:] for r in rest])
     there = np.array([trunk.read(r["prompt"]).row[-DIMS:] for r in test])
@@ -198,132 +246,16 @@ def _promise(
     return out
 
 
-# The report --------------------------------------------------------------------------------------
-
-
-_SUMMARY = (
-    "split, stage",
-    "cells",
-    "this",
-    "excess ECE",
-    "random",
-    "length",
-    "kNN",
-    "agreement",
-    "oracle L98",
-)
-_PROMISES = (
-    "promise of 98 %",
-    "calls in a cell",
-    "labels",
-    "held",
-    "worst cell",
-    "kept / L98",
-    "quality",
-)
-_PAIRS = (
-    "pair",
-    "split",
-    "stage",
-    "n",
-    "APGR",
-    "L98",
-    "random L98",
-    "length",
-    "kNN",
-    "oracle L98",
-    "excess ECE",
-)
-
-
-def tables(report: Row) -> str:
-    """Markdown: the summary, the promises, then every pair."""
-    rows = report["cells"]
-    groups = {
-        key: [r for r in rows if (r["split"], r["stage"]) == key]
-        for key in dict.fromkeys((r["split"], r["stage"]) for r in rows)
-    }
-    lines = _head(_SUMMARY)
-    lines += [_line(*_summary(*key, some)) for key, some in groups.items()]
-    lines += ["", *_head(_PROMISES)]
-    for key, some in groups.items():
-        lines += [
-            _line(*_promises(*key, n, least, some)) for least in (400, 0) for n in ("200", "1000")
-        ]
-    lines += ["", *_head(_PAIRS)]
-    lines += [_line(*_one(r)) for r in rows]
-    return "\n".join(lines)
-
-
-def _line(*cells: object) -> str:
-    return f"| {' | '.join(map(str, cells))} |"
-
-
-def _head(names: Sequence[str]) -> list[str]:
-    return [_line(*names), f"|{'---|' * len(names)}"]
-
-
-def _summary(split: str, stage: str, some: list[Row]) -> list[object]:
-    this = f"{_mean(some, 'APGR')} / {_mean(some, 'L98')}"
-    rivals = [_pair_of(some, name) for name in ("random", "length", "knn", "agreement")]
-    oracle = _mean([r["baselines"]["oracle"] for r in some], "L98")
-    return [f"{split}, {stage}", len(some), this, _mean(some, "excess_ECE"), *rivals, oracle]
-
-
-def _promises(split: str, stage: str, n: str, least: int, some: list[Row]) -> list[object]:
-    """The judge leaves out cells of fewer than 400 calls."""
-    found = [r["promise"][n] for r in some if "promise" in r and r["n"] >= least]
-    worst = min(p["held"] for p in found)
-    means = (_mean(found, key) for key in ("kept", "quality"))
-    cells = f"400 or more ({len(found)})" if least else f"all ({len(found)})"
-    return [f"{split}, {stage}", cells, n, _mean(found, "held"), f"{worst:.2f}", *means]
-
-
-def _one(row: Row) -> list[object]:
-    rivals = row["baselines"]
-    return [
-        row["pair"],
-        row["split"] if row["split"] == "valid" else f"domains {row['fold']}",
-        row["stage"],
-        row["n"],
-        _with_interval(row, "APGR"),
-        _with_interval(row, "L98"),
-        f"{row['L98_random']:.2f}",
-        _both(rivals["length"]),
-        _both(rivals["knn"]),
-        f"{row['L98_oracle']:.2f}",
-        f"{row['excess_ECE']:.3f}",
-    ]
-
-
-def _pair_of(rows: list[Row], name: str) -> str:
-    some = [r["baselines"][name] for r in rows if name in r["baselines"]]
-    return f"{_mean(some, 'APGR')} / {_mean(some, 'L98')}" if some else "-"
-
-
-def _mean(rows: Sequence[Row], key: str) -> str:
-    """Cells whose models are so close that the ratio explodes are clipped to [-0.5, 1.5]."""
-    values = [r[key] for r in rows if r.get(key) is not None]
-    return f"{np.mean(np.clip(values, -0.5, 1.5)):.3f}"
-
-
-def _with_interval(row: Row, key: str) -> str:
-    if row.get(key) is None:
-        return "-"
-    low, high = row[f"{key}_ci"]
-    return f"{row[key]:.2f} ({low:.2f}-{high:.2f})"
-
-
-def _both(found: Row) -> str:
-    apgr = "-" if found["APGR"] is None else f"{found['APGR']:.2f}"
-    return f"{apgr} / {found['L98']:.2f}"
+# Running it --------------------------------------------------------------------------------------
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--metrics", type=Path)
-    parser.add_argument("--draws", type=int, default=40)
+    parser.add_argument("--splits", default="valid,domains", help="of valid, domains, sources")
+    parser.add_argument("--jobs", type=int, default=1, help="parts measured side by side")
+    parser.add_argument("--draws", type=int, default=20, help="of labels, per cell")
     parser.add_argument("--sources", default=",".join((*SOURCES, "alpaca")))
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true", help="print the tables of the last results")
@@ -334,7 +266,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.data is None or options.metrics is None:
         parser.error("give --data and --metrics, or --table")
     sources = options.sources.split(",")
-    report = run(options.data, _module(options.metrics), options.draws, sources)
+    splits = options.splits.split(",")
+    report = run(options.data, options.metrics, options.draws, sources, splits, options.jobs)
     options.out.parent.mkdir(exist_ok=True)
     options.out.write_text(json.dumps(report, indent=1) + "\n")
     print(tables(report))
@@ -343,24 +276,67 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(
     data: Path,
-    judge: ModuleType,
+    metrics: Path,
     draws: int,
     sources: Sequence[str],
-    tell: Callable[[str], None] = print,
+    splits: Sequence[str],
+    jobs: int,
 ) -> Row:
     commit = subprocess.run(
         ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
     )
-    rows = load(data, (*SOURCES, "alpaca"))
-    pairs = [p for p in judge.PAIRS if p["file"] in sources]
+    many = sum(1 for _ in parts(load(data, (*SOURCES, "alpaca")), sources, splits))
+    work = partial(_part, data, metrics, draws, sources, splits)
+    with ProcessPoolExecutor(jobs) as pool:
+        found = [row for rows in pool.map(work, range(many)) for row in rows]
+    order = {"valid": 0, "domains": 1, "sources": 2}
+    found.sort(key=lambda r: (order[r["split"]], r["stage"] != "pre"))
+    return {"commit": commit.stdout.strip(), "draws": draws, "cpu_ms": cpu(), "cells": found}
+
+
+def _part(
+    data: Path,
+    metrics: Path,
+    draws: int,
+    sources: Sequence[str],
+    splits: Sequence[str],
+    which: int,
+) -> list[Row]:
+    """Every cell of one part."""
+    judge = _module(metrics)
+    part = next(islice(parts(load(data, (*SOURCES, "alpaca")), sources, splits), which, None))
+    trunk = Trunk(train(part.rest, "benchmark"))
     found = []
-    for split, fold, pair, rest, test, trunk in cells(rows, pairs):
-        if len(test) < 60:
+    for pair in judge.PAIRS:
+        test = of_pair(part.test, pair)
+        if pair["file"] not in ((part.source,) if part.source else sources) or len(test) < 60:
             continue
-        for row in measure(judge, split, pair, rest, test, trunk, draws):
-            found.append({"pair": pair["name"], "split": split, "fold": fold, **row})
-            tell(f"{pair['name']} {split} {fold} {row['stage']}: L98 {row['L98']:.3f}")
-    return {"commit": commit.stdout.strip(), "draws": draws, "cells": found}
+        for row in measure(judge, part.split, pair, of_pair(part.rest, pair), test, trunk, draws):
+            found.append({"pair": pair["name"], "split": part.split, "fold": part.fold, **row})
+            sys.stdout.write(f"{pair['name']} {part.split} {part.fold} {row['stage']}\n")
+            sys.stdout.flush()
+    return found
+
+
+def cpu(times: int = 2000) -> Row:
+    """CPU of one estimate of a 1.5 KB prompt, by a pair's own stage and the shipped artifact."""
+    words = ("how", "many", "of", "these", "numbers", "are", "divisible", "by", "seven", "if", "x")
+    prompts = [
+        " ".join(words[(k * i) % len(words)] + str(i * k % 97) for i in range(220))[:1500]
+        for k in range(1, 41)
+    ]
+    trunk = load_trunk()
+    calls = [
+        Labelled(prompt=p, reading=trunk.read(p), weak=float(k % 3 > 0), strong=1.0)
+        for k, p in enumerate(prompts * 20)
+    ]
+    staged = Staged(trunk, fit_stages(calls))
+    spent = []
+    for k in range(times):
+        begun = time.process_time()
+        staged.pre(prompts[k % len(prompts)])
+        spent.append(1e3 * (time.process_time() - begun))
+    return {"p50": float(np.percentile(spent, 50)), "p99": float(np.percentile(spent, 99))}
 
 
 def _module(path: Path) -> ModuleType:

@@ -8,10 +8,18 @@ from functools import cache
 
 from benchmarks.routing.outcomes import Row, local_view
 from locavore.routing.estimators.estimator import look_of, score_of
-from locavore.routing.estimators.pair import Labelled, Stage, fit_stages
+from locavore.routing.estimators.pair import (
+    Labelled,
+    Stage,
+    fit_stages,
+    unlabelled,
+    unlabelled_post,
+)
 from locavore.routing.estimators.signals import Signals
 from locavore.routing.estimators.trunk import Trunk, load
 from locavore.routing.promise import (
+    STRANGE,
+    STRANGE_ANSWERED,
     Label,
     Look,
     Promise,
@@ -21,18 +29,24 @@ from locavore.routing.promise import (
     make_promise,
 )
 
+_STRANGE = {"pre": STRANGE, "post": STRANGE_ANSWERED}
+
 
 class Staged:
     """One pair of models: P(local is good enough) before and after its answer, and the promise."""
 
     def __init__(self, trunk: Trunk, stages: dict[str, Stage]) -> None:
         self.trunk = trunk
-        self.stages = stages
+        self.stages = {
+            "pre": unlabelled(),
+            "post": unlabelled_post(trunk.answers),
+            **stages,
+        }
         self._looks: dict[tuple[str, str, str], Look] = {}
         shipped = {"pre": trunk.gain_pre, "post": trunk.gain_post}
         self._evidence = {
-            name: gather(stage.evidence) or general_evidence(shipped[name])
-            for name, stage in stages.items()
+            name: gather(stage.evidence, _STRANGE[name]) or general_evidence(shipped[name])
+            for name, stage in self.stages.items()
         }
 
     def pre(self, prompt: str) -> float:

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from benchmarks.routing.outcomes import PEERS, SOURCES, Row, load, local_view
 from locavore.routing.estimators import features
 from locavore.routing.estimators.boost import Forest, Growth, grow
-from locavore.routing.estimators.curve import Curve, fit_curve
 from locavore.routing.estimators.estimator import score_of
+from locavore.routing.estimators.odds import UNKNOWN, Odds, fit_odds
 from locavore.routing.estimators.pair import unlabelled, unlabelled_post
 from locavore.routing.estimators.signals import numbers
 from locavore.routing.estimators.trunk import DIMS, SHIPPED, Contents, Trunk, dump
@@ -52,15 +52,13 @@ def train(rows: Iterable[Row], note: str) -> Contents:
         generic=_generic(rows, index, dense),
         easier=Forest(0.0, [], [], []),
         answers=_answers(rows),
-        gain_pre=Curve([], []),
-        gain_post=Curve([], []),
+        gain_pre=UNKNOWN,
+        gain_post=UNKNOWN,
         trained_on=note,
     )
-    trunk = Trunk(contents)
-    before, after = _general_gain(rows, trunk)
-    return msgspec.structs.replace(
-        contents, easier=_easier(rows, trunk), gain_pre=before, gain_post=after
-    )
+    contents = msgspec.structs.replace(contents, easier=_easier(rows, Trunk(contents)))
+    before, after = _general_gain(rows, Trunk(contents))
+    return msgspec.structs.replace(contents, gain_pre=before, gain_post=after)
 
 
 def _topics(grams: list[set[int]], kept: list[int], idf: Floats) -> Floats:
@@ -153,7 +151,7 @@ def _answers(rows: list[Row]) -> Forest:
     return grow(x, y, Growth(trees=60, rate=0.07, columns=0.6, min_leaf=150))
 
 
-def _general_gain(rows: list[Row], trunk: Trunk) -> tuple[Curve, Curve]:
+def _general_gain(rows: list[Row], trunk: Trunk) -> tuple[Odds, Odds]:
     """Gain by the score of the stages that no labels of the pair have gone into."""
     before, after = unlabelled(), unlabelled_post(trunk.answers)
     found: dict[str, list[tuple[float, float]]] = {"pre": [], "post": []}
@@ -174,11 +172,11 @@ def _general_gain(rows: list[Row], trunk: Trunk) -> tuple[Curve, Curve]:
                     found["post"].append(
                         (score_of(after, reading, prompt, view[1]), view[0] - cloud)
                     )
-    curves = [
-        fit_curve([s for s, _ in pairs], [(g + 1) / 2 for _, g in pairs], cells=8)
+    before_answer, after_answer = (
+        fit_odds([s for s, _ in pairs], [g for _, g in pairs], cells=8)
         for pairs in (found["pre"], found["post"])
-    ]
-    return curves[0], curves[1]
+    )
+    return before_answer, after_answer
 
 
 def _known(row: Row, model: str) -> bool:
@@ -190,8 +188,8 @@ def _pairs(rows: list[Row]) -> list[tuple[str, str]]:
     models = sorted({m for r in rows for m in r["scores"]})
     mean = {m: float(np.mean([r["scores"][m] for r in rows if _known(r, m)])) for m in models}
     order = sorted(models, key=mean.__getitem__)
-    found = []
-    for k in range(PAIRS_PER_SOURCE):
+    found: list[tuple[str, str]] = []
+    for k in range(PAIRS_PER_SOURCE if order else 0):
         weak = order[(2 * k + 1) * len(order) // (4 * PAIRS_PER_SOURCE)]
         strong = order[len(order) - 1 - k * len(order) // (4 * PAIRS_PER_SOURCE)]
         if weak != strong and mean[strong] - mean[weak] >= 0.04:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from benchmarks.routing.__main__ import RESULTS, tables
+from benchmarks.routing.__main__ import RESULTS
+from benchmarks.routing.tables import tables
 from locavore.cli import main
 from locavore.routing.promise import FEWEST_LABELS
 

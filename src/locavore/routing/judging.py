@@ -9,7 +9,6 @@ stays local, which is the declared default (C112).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from math import sqrt
 from time import thread_time
 
 import msgspec
@@ -44,8 +43,6 @@ PAUSE = 100
 _REMEMBERED = 256
 """Asks whose looks are kept: a conversation repeats them with every turn."""
 _Z = 1.96
-_PLAIN_SPREAD = 0.25
-"""Variance of a call's gain where no evidence tells: that of a fair coin."""
 
 
 class Absent(Trunk):
@@ -240,14 +237,8 @@ def _told(
 
 
 def _gain(promise: Promise, gain: float) -> Estimate:
-    """The interval is that of the mean over such calls, 95 %: of n labels with variance v around
-    it and a prior that moves by t between workloads, 1 / (n / v + 1 / t²)."""
-    evidence = promise.evidence
-    spread = evidence.spread if evidence is not None else _PLAIN_SPREAD
-    precision = promise.labels / spread
-    if evidence is not None:
-        precision += 1 / evidence.transfer.at(0.0) ** 2
-    half = _Z * sqrt(1 / precision) if precision else 1.0
+    """The interval is that of the mean over kept calls, 95 %."""
+    evidence, half = promise.evidence, _Z * promise.deviation
     return Estimate(
         mean=gain,
         low=max(gain - half, -1.0),

@@ -9,15 +9,16 @@ Two bases, and a promise says which it stands on:
   betting and the first failure ends the search (fixed-sequence testing: Bauer 1991; "Learn then
   Test", Angelopoulos et al. 2022). A false promise has probability at most `1 - confidence`,
   whatever the workload, if the labels are drawn from it at random. Needs many labels.
-* `evidence`: labels together with what was shipped or learned elsewhere. Shipped calibration says
-  what a kept call gains; how far that moves between workloads (`Transfer`) was measured by leaving
-  whole domains out. Confidence is then that of the posterior: right at the stated rate over
-  workloads that differ from the shipped ones as those differ among themselves.
+* `evidence`: labels together with what was shipped or learned elsewhere. Two models say what a
+  kept call loses and gains (`locavore.routing.rescoring`); what the kept labels gained beyond that
+  corrects their mean, as far as workloads were seen to differ. Confidence is that of the
+  posterior: right at the stated rate over workloads that differ from the shipped ones as those
+  differ among themselves.
 
 Both claim confidence over the draw of labels, not only expectation.
 """
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from math import sqrt
 from random import Random
@@ -26,14 +27,48 @@ from statistics import NormalDist
 import msgspec
 
 from locavore.routing.bounds import above_zero
-from locavore.routing.estimators.curve import Curve, fit_curve
-from locavore.routing.estimators.linear import ridge
-from locavore.routing.estimators.pair import Scored
+from locavore.routing.rescoring import (
+    NOTHING,
+    STRANGE,
+    STRANGE_ANSWERED,
+    Evidence,
+    Expected,
+    Label,
+    Look,
+    Rescore,
+    Transfer,
+    gather,
+    general_evidence,
+    learn,
+    witnesses,
+)
 
-FOLDS = 5
+__all__ = [
+    "STRANGE",
+    "STRANGE_ANSWERED",
+    "Evidence",
+    "Label",
+    "Look",
+    "Promise",
+    "Target",
+    "Transfer",
+    "gather",
+    "general_evidence",
+    "make_promise",
+    "nothing",
+]
+
 FEWEST_LABELS = 30
-_STEPS = 40
-"""Nested rules that are tried; each keeps an equal further share of the labels."""
+_RULES, _FEW_RULES = 100, 20
+"""Nested rules that are tried; each keeps an equal further share of the labels. Fewer where one
+that fails ends the search."""
+_BELOW = 0.01
+"""How far below every label a call may score when all labels are kept."""
+_MAKING = 3
+"""One label in so many makes the rules that the others test, where labels alone decide."""
+_PRIOR_CALLS = 20
+"""A few calls without a loss do not prove that there is none: the variance of kept calls starts at
+what was expected of them, worth this many calls."""
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,107 +82,6 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if not 0 < value < 1:
                 raise ValueError(f"promise {name} {value!r}: give a share between 0 and 1")
-
-
-class Look(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a call when it must be decided."""
-
-    prompt: str
-    """Identity only: the same prompt labelled twice is one witness, not two."""
-    score: float
-    task: str | None = None
-    covariates: tuple[float, ...] = ()
-    """Further numbers of about unit size that labels may learn to use."""
-    familiarity: float = 1.0
-    """0: unlike anything in the evidence; 1: like it."""
-
-
-class Label(msgspec.Struct, frozen=True, kw_only=True):
-    """A call with both models' judged answers, in [0, 1]."""
-
-    look: Look
-    weak: float
-    strong: float
-
-    @property
-    def gain(self) -> float:
-        return self.weak - self.strong
-
-
-_UNLIKE, _LIKE = 0.80, 0.95
-"""Mean familiarity, relative to the evidence's own, of a workload of unlike and of like prompts:
-other subjects of one examination lie at .6-.8 and lose as much as prompts of another kind."""
-
-
-class Transfer(msgspec.Struct, frozen=True, kw_only=True):
-    """How far the mean gain of kept calls lies from what the evidence says, between workloads."""
-
-    familiar: float = 0.008
-    """Standard deviation where all prompts are like the evidence."""
-    strange: float = 0.1
-    """And where none is (both: benchmarks/routing, whole domains left out)."""
-
-    def at(self, familiarity: float) -> float:
-        return self.strange + (self.familiar - self.strange) * like(familiarity)
-
-
-def like(familiarity: float) -> float:
-    """0: a workload of unlike prompts; 1: of like ones."""
-    return min(max((familiarity - _UNLIKE) / (_LIKE - _UNLIKE), 0.0), 1.0)
-
-
-class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known before the first label of this workload: score -> expected gain."""
-
-    gain: Curve
-    spread: float
-    """Variance of a call's gain around that."""
-    familiarity: float = 1.0
-    """Mean familiarity of the evidence's own calls to models that had not seen them."""
-    transfer: Transfer = Transfer()
-
-    def expected(self, score: float) -> float:
-        return 2 * self.gain(score) - 1
-
-
-_ELSEWHERE = Transfer(familiar=0.16, strange=0.16)
-"""Between pairs of models the mean gain differs by this much (standard deviation over the pairs
-of the outcome data: 0.16)."""
-
-
-def general_evidence(gain: Curve) -> Evidence:
-    """For a pair without calls labelled elsewhere: what holds over other pairs of models."""
-    return Evidence(gain=gain, spread=0.2, transfer=_ELSEWHERE)
-
-
-def gather(scored: Sequence[Scored], transfer: Transfer | None = None) -> Evidence | None:
-    """Evidence from calls scored by a model that had not seen them; None below 100 calls."""
-    if len(scored) < 100:
-        return None
-    curve = fit_curve([s.score for s in scored], [(s.gain + 1) / 2 for s in scored])
-    rest = [(s.gain - 2 * curve(s.score) + 1) ** 2 for s in scored]
-    return Evidence(
-        gain=curve,
-        spread=sum(rest) / len(rest),
-        familiarity=sum(s.familiarity for s in scored) / len(scored),
-        transfer=transfer or Transfer(),
-    )
-
-
-class Rescore(msgspec.Struct, frozen=True):
-    """The score after the workload's labels: a line through the covariates plus task effects."""
-
-    line: tuple[float, ...]
-    tasks: dict[str, float]
-
-    def __call__(self, look: Look, expected: float) -> float:
-        values = (1.0, expected, *look.covariates)
-        total = expected + sum(map(_times, self.line, values))
-        return total + self.tasks.get(look.task or "", 0.0)
-
-
-def _times(a: float, b: float) -> float:
-    return a * b
 
 
 class Promise(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,17 +99,24 @@ class Promise(msgspec.Struct, frozen=True, kw_only=True):
     """Expected, as a share of the cloud model's; 1 when nothing is kept."""
     lower: float
     """Lower bound of that at the stated confidence."""
+    deviation: float = 1.0
+    """Standard deviation of what is believed of the mean gain of kept calls."""
     missing: str = ""
     """What would be needed for more."""
     evidence: Evidence | None = None
-    rescore: Rescore = Rescore((), {})
+    rescore: Rescore = Rescore()
+    artifact: str = ""
+    """The estimator whose scores the labels had."""
 
     def score(self, look: Look) -> float:
-        expected = self.evidence.expected(look.score) if self.evidence else look.score
-        return self.rescore(look, expected)
+        """Expected gain of keeping the call."""
+        return self.rescore(look, (self.evidence or NOTHING).odds)
 
     def keeps(self, look: Look) -> bool:
-        return self.threshold is not None and self.score(look) >= self.threshold
+        """Never by another estimator's scores: they mean something else."""
+        if self.threshold is None or look.artifact != self.artifact:
+            return False
+        return self.score(look) >= self.threshold
 
 
 def make_promise(
@@ -195,26 +136,12 @@ def make_promise(
     different = len({c.look.prompt for c in labels})
     if different < FEWEST_LABELS:
         return nothing(target, len(labels), f"{FEWEST_LABELS - different} more labelled calls")
-    rescore = learn(labels, evidence)
-    scores, ranked = _ranked(labels, evidence)
-    basis = "evidence" if evidence is not None else "labels"
-    if evidence is not None:
-        kept, mean, lower = _informed(ranked, target, evidence, noise)
-    else:
-        kept, mean, lower = _tested(ranked, target, noise)
-    if not kept:
-        return nothing(target, len(labels), "labels on which the local model does as well")
-    return Promise(
-        target=target,
-        basis=basis,
-        labels=len(labels),
-        threshold=scores[kept - 1],
-        share=kept / len(labels),
-        quality=mean,
-        lower=lower,
-        evidence=evidence,
-        rescore=rescore,
+    found = (
+        _tested(labels, target, noise)
+        if evidence is None
+        else _informed(labels, target, evidence, noise)
     )
+    return found or nothing(target, len(labels), "labels on which the local model does as well")
 
 
 def nothing(target: Target, labels: int, missing: str) -> Promise:
@@ -231,116 +158,124 @@ def nothing(target: Target, labels: int, missing: str) -> Promise:
     )
 
 
-# Learning from the labels ------------------------------------------------------------------------
-
-_LINE_PRIOR = 25.0
-_TASK_LEAST = 3
-"""Different prompts of a task before it has an effect of its own."""
-
-
-def _expected(call: Label, evidence: Evidence | None) -> float:
-    return evidence.expected(call.look.score) if evidence else call.look.score
-
-
-def learn(labels: Sequence[Label], evidence: Evidence | None) -> Rescore:
-    """Ridge on what the first score left over, then shrunken means by task."""
-    rows = [(1.0, _expected(c, evidence), *c.look.covariates) for c in labels]
-    rest = [c.gain - row[1] for c, row in zip(labels, rows, strict=True)]
-    line = ridge(rows, rest, _LINE_PRIOR)
-    left = [r - sum(map(_times, line, row)) for r, row in zip(rest, rows, strict=True)]
-    return Rescore(tuple(line), _task_effects(labels, left))
-
-
-def _task_effects(labels: Sequence[Label], left: Sequence[float]) -> dict[str, float]:
-    groups: dict[str, list[float]] = defaultdict(list)
-    prompts: dict[str, set[str]] = defaultdict(set)
-    for call, value in zip(labels, left, strict=True):
-        if call.look.task is not None:
-            groups[call.look.task].append(value)
-            prompts[call.look.task].add(call.look.prompt)
-    usable = {t: g for t, g in groups.items() if len(prompts[t]) >= _TASK_LEAST}
-    if len(usable) < 2:
-        return {}
-    n = sum(map(len, usable.values()))
-    inside = sum(sum((v - sum(g) / len(g)) ** 2 for v in g) for g in usable.values())
-    within = inside / max(n - len(usable), 1) + 1e-6
-    between = sum(sum(g) ** 2 / len(g) for g in usable.values()) - len(usable) * within
-    between = max(between / n, 1e-4)
-    return {t: sum(g) / (len(g) + within / between) for t, g in usable.items()}
-
-
-def _ranked(labels: Sequence[Label], evidence: Evidence | None) -> tuple[list[float], list[Label]]:
-    """Most confident first, each scored by a rule that had not seen it (nor its duplicates)."""
-    prompts = sorted({c.look.prompt for c in labels})
-    Random(len(prompts)).shuffle(prompts)  # noqa: S311 - folds, not a secret
-    fold = {p: k % FOLDS for k, p in enumerate(prompts)}
-    scored = []
-    for k in range(FOLDS):
-        inside = [c for c in labels if fold[c.look.prompt] == k]
-        rule = learn([c for c in labels if fold[c.look.prompt] != k], evidence)
-        scored += [(rule(c.look, _expected(c, evidence)), c) for c in inside]
-    scored.sort(key=lambda pair: -pair[0])
-    return [s for s, _ in scored], [c for _, c in scored]
-
-
 # How much may be kept ----------------------------------------------------------------------------
 
 
-def _cuts(n: int) -> list[int]:
-    return sorted({max(1, n * k // _STEPS) for k in range(1, _STEPS + 1)})
+def _cuts(n: int, rules: int) -> list[int]:
+    return sorted({max(1, n * k // rules) for k in range(1, rules + 1)})
+
+
+class _Kept:
+    """Sums over the calls a rule keeps, fed from the most confident on."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.predicted = self.rest = self.squares = self.spreads = 0.0
+        self._prompts: Counter[str] = Counter()
+
+    def add(self, calls: Sequence[Expected]) -> None:
+        for call in calls:
+            beyond = call.label.gain - call.gain
+            self.calls += 1
+            self.predicted += call.gain
+            self.rest += beyond
+            self.squares += beyond**2
+            self.spreads += call.spread
+            self._prompts[call.label.look.prompt] += 1
+
+    def posterior(self, apart: float) -> tuple[float, float]:
+        """(mean gain of a kept call, its variance); `apart`: prior variance of its correction."""
+        k, worth = self.calls, witnesses(self._prompts)
+        expected = self.spreads / k
+        spread = (self.squares / k * worth + _PRIOR_CALLS * expected) / (worth + _PRIOR_CALLS)
+        beyond = self.rest / k
+        # Evidence that the labels contradict is believed less.
+        apart = max(apart, beyond**2 - spread / worth)
+        precision = worth / spread + 1 / apart
+        return self.predicted / k + beyond * worth / spread / precision, 1 / precision
 
 
 def _informed(
-    ranked: Sequence[Label], target: Target, evidence: Evidence, noise: float
-) -> tuple[int, float, float]:
-    """(calls kept, expected quality, its lower bound) by the posterior of the mean gain."""
-    n = len(ranked)
-    cloud = max(sum(c.strong for c in ranked) / n, 1e-9)
+    labels: Sequence[Label], target: Target, evidence: Evidence, noise: float
+) -> Promise | None:
+    """By the posterior of the mean gain of kept calls."""
+    learned = learn(labels, evidence, noise)
+    ranked, n = learned.ranked, len(labels)
+    cloud = max(sum(e.label.strong for e in ranked) / n, 1e-9)
     flattered = (1 - target.quality) * noise
-    near = sum(c.look.familiarity for c in ranked) / n / max(evidence.familiarity, 0.05)
-    moved = evidence.transfer.at(near) ** 2
     # The laxest of many rules that pass is partly a lucky one. Evidence holds luck down; where it
     # does not speak, half of the error that is allowed goes to the search.
-    allowed_error = (1 - target.confidence) / (2 - like(near))
-    z = NormalDist().inv_cdf(1 - allowed_error)
-    best = (0, 1.0, 1.0)
-    done = 0
-    predicted = rest = squares = 0.0
-    for k in _cuts(n):
-        for call in ranked[done:k]:
-            expected = evidence.expected(call.look.score)
-            predicted += expected
-            rest += call.gain - expected
-            squares += (call.gain - expected) ** 2
-        done = k
-        # A few calls without a loss do not prove that there is none: 20 calls of prior variance.
-        spread = (squares + 20 * evidence.spread) / (k + 20)
-        # Evidence that the labels contradict is believed less.
-        apart = max(moved, (rest / k) ** 2 - spread / k)
-        precision = k / spread + 1 / apart
-        shift = rest / spread / precision
-        mean = (predicted + k * shift) / n - flattered
-        deviation = k / n * sqrt(1 / precision)
-        quality, lower = 1 + mean / cloud, 1 + (mean - z * deviation) / cloud
+    z = NormalDist().inv_cdf(1 - (1 - target.confidence) / (2 - learned.like))
+    scores = [learned.rescore(c.look, evidence.odds) for c in labels]
+    best, kept, cuts = None, _Kept(), _cuts(n, _RULES)
+    for k, doubt in zip(cuts, learned.doubts(cuts), strict=True):
+        kept.add(ranked[kept.calls : k])
+        gain, variance = kept.posterior(learned.rest**2 + doubt)
+        mean, deviation = k / n * gain - flattered, sqrt(variance)
+        lower = 1 + (mean - z * k / n * deviation) / cloud
         if lower >= target.quality:
-            best = (k, quality, lower)
-    return best
+            best = (k, 1 + mean / cloud, lower, deviation)
+    threshold = _threshold(scores, best[0]) if best else None
+    if best is None or threshold is None:
+        return None
+    return Promise(
+        target=target,
+        basis="evidence",
+        labels=n,
+        threshold=threshold,
+        share=best[0] / n,
+        quality=best[1],
+        lower=best[2],
+        deviation=best[3],
+        evidence=evidence,
+        rescore=learned.rescore,
+        artifact=labels[0].look.artifact,
+    )
 
 
-def _tested(ranked: Sequence[Label], target: Target, noise: float) -> tuple[int, float, float]:
-    """(calls kept, observed quality, target) by betting on the labels alone."""
-    n = len(ranked)
-    alpha = 1 - target.confidence
-    order = list(range(n))
-    Random(n).shuffle(order)  # noqa: S311 - order of betting, not a secret
-    cloud = sum(c.strong for c in ranked) / n
-    allowed = 1 - target.quality
-    best = (0, 1.0, 1.0)
-    for k in _cuts(n):
+def _threshold(scores: Sequence[float], kept: int) -> float | None:
+    """Between the `kept` highest of these and the next; higher where those are equal."""
+    ordered = sorted(scores, reverse=True)
+    ordered.append(ordered[-1] - _BELOW)
+    kept = min(kept, ordered.index(ordered[kept]))
+    return (ordered[kept - 1] + ordered[kept]) / 2 if kept else None
+
+
+def _tested(labels: Sequence[Label], target: Target, noise: float) -> Promise | None:
+    """By betting: one part of the labels makes the rules, the rest tests them.
+
+    The tested labels have moved nothing that is tested, so the stated rate holds exactly.
+    """
+    order = list(labels)
+    Random(len(order)).shuffle(order)  # noqa: S311 - a split, not a secret
+    made = len(order) // _MAKING
+    rescore = learn(order[:made], None).rescore
+    ordered = sorted((rescore(c.look, NOTHING.odds) for c in order[:made]), reverse=True)
+    rules = sorted({ordered[k - 1] for k in _cuts(made, _FEW_RULES)}, reverse=True)
+    tested = [(rescore(c.look, NOTHING.odds), c) for c in order[made:]]
+    allowed, best = 1 - target.quality, None
+    for rule in rules:
         outcomes = (
-            (ranked[i].gain if i < k else 0.0) + allowed * (ranked[i].strong - noise) for i in order
+            (c.gain if score >= rule else 0.0) + allowed * (c.strong - noise) for score, c in tested
         )
-        if not above_zero(outcomes, alpha):
+        if not above_zero(outcomes, 1 - target.confidence):
             break
-        best = (k, 1 + sum(c.gain for c in ranked[:k]) / n / max(cloud, 1e-9), target.quality)
-    return best
+        best = rule
+    if best is None:
+        return None
+    kept = [c for score, c in tested if score >= best]
+    cloud = max(sum(c.strong for _, c in tested), 1e-9)
+    gains = sum(c.gain for c in kept)
+    spread = sum(c.gain**2 for c in kept) + 1
+    return Promise(
+        target=target,
+        basis="labels",
+        labels=len(labels),
+        threshold=best,
+        share=len(kept) / len(tested),
+        quality=1 + gains / cloud,
+        lower=target.quality,
+        deviation=sqrt(spread) / max(len(kept), 1),
+        rescore=rescore,
+        artifact=labels[0].look.artifact,
+    )

@@ -7,7 +7,7 @@ import pytest
 
 from locavore.core.errors import ConfigError
 from locavore.routing.estimators import features, trunk
-from locavore.routing.estimators.estimator import Estimator, Guarded
+from locavore.routing.estimators.estimator import Estimator, Guarded, score_of
 from locavore.routing.estimators.pair import Labelled, fit_stages
 from locavore.routing.estimators.signals import Signals
 
@@ -81,6 +81,32 @@ def test_an_unseen_model_is_judged_by_its_benchmark_score(estimator: Estimator) 
     assert worse.both_solve is not None
     assert worse.both_fail + worse.both_solve < 1
     assert 0 <= worse.both_solve <= 0.8
+
+
+def test_fresh_calls_of_the_labelled_kind_are_as_familiar_as_the_labelled_ones(
+    estimator: Estimator,
+) -> None:
+    pre = estimator.pairs[LOCAL, CLOUD]["pre"]
+    labelled = sum(e.familiarity for e in pre.evidence) / len(pre.evidence)
+    fresh = [EASY.format(900_000 + k) for k in range(50)]
+    fresh += [HARD.format(900_000 + k) for k in range(50)]
+    seen = [estimator.estimate(p, LOCAL, CLOUD).familiarity for p in fresh]
+    assert abs(sum(seen) / len(seen) - labelled) < 0.08
+    assert estimator.estimate("Zwei Dichter streiten.", LOCAL, CLOUD).familiarity < labelled - 0.3
+
+
+def test_a_pair_nobody_labelled_is_scored_before_and_after_the_answer(
+    shipped: trunk.Trunk,
+) -> None:
+    stages = fit_stages([], general=shipped.answers)
+    reading = shipped.read("Explain monads.")
+    sure, unsure = (
+        score_of(stages["post"], reading, "Explain monads.", Signals(agreement=a, out_tok=50))
+        for a in (1.0, 0.0)
+    )
+    assert sure > unsure
+    easy, hard = (score_of(stages["pre"], shipped.read(p), p, None) for p in ("Hi.", HARD * 20))
+    assert easy > hard
 
 
 def test_nothing_known_of_a_pair_is_said_and_not_guessed(estimator: Estimator) -> None:

@@ -101,7 +101,7 @@ class Estimator:
     ) -> tuple[float | None, float | None]:
         """P(solved) by each: its benchmark score, moved by how hard the text looks (Rasch)."""
         weak, strong = self.ability.get(local), self.ability.get(cloud)
-        easier = self.trunk.easier(reading.row)
+        easier = reading.easier
         return (
             None if weak is None else _moved(weak, easier),
             None if strong is None else _moved(strong, easier),
@@ -129,13 +129,14 @@ def look_of(
             (log1p(signals.out_tok) - 5) / 2,
         )
     else:
-        covariates = ((log1p(len(prompt)) - 5.5) / 2, reading.generic)
+        covariates = ((log1p(len(prompt)) - 5.5) / 2, reading.generic, reading.easier)
     return Look(
         prompt=prompt,
         score=score_of(stage, reading, prompt, signals),
         task=task,
         covariates=covariates,
         familiarity=familiarity(_words_known(stage, reading)),
+        artifact=reading.artifact,
     )
 
 

@@ -12,6 +12,9 @@ from operator import mul
 
 import msgspec
 
+LEAST = 3
+"""Rows that an n-gram must be in to be known."""
+
 
 class Words(msgspec.Struct, frozen=True, array_like=True):
     """`__call__`: the linear score of a set of n-grams, centred on zero.
@@ -49,7 +52,7 @@ def fit_words(
     targets: Sequence[float],
     *,
     penalty: float = 4.0,
-    least: int = 3,
+    least: int = LEAST,
     steps: int = 25,
 ) -> Words:
     """Least squares with a penalty of `penalty` on the n-grams found in `least` rows or more."""

@@ -5,7 +5,7 @@ The maximum of the posterior by Newton's method; the covariance of its normal ap
 eliminated from each step (Schur complement): hundreds of them cost no more than a handful.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from math import exp, log
 from operator import mul
 
@@ -59,7 +59,8 @@ class Fit(msgspec.Struct, frozen=True):
 
     def logit(self, case: Case) -> float:
         effect = self.effects[case.group] if case.group >= 0 else 0.0
-        return case.offset + effect + sum(map(mul, self.line, case.row))
+        straight: float = sum(map(mul, self.line, case.row))
+        return case.offset + effect + straight
 
     def variance(self, line: Sequence[float], effects: Sequence[float]) -> float:
         """Of the combination of coefficients with these weights."""
@@ -69,7 +70,9 @@ class Fit(msgspec.Struct, frozen=True):
             if share:
                 found += share * share / within
                 rest = [r - share / within * a for r, a in zip(rest, across, strict=True)]
-        return found + sum(r * sum(map(mul, row, rest)) for r, row in zip(rest, self.inverse, strict=True))
+        for share, row in zip(rest, self.inverse, strict=True):
+            found += share * sum(map(mul, row, rest))
+        return found
 
 
 def fit(cases: Sequence[Case], prior: Prior, start: Fit | None = None, steps: int = STEPS) -> Fit:
@@ -157,8 +160,3 @@ def _inverse(matrix: list[list[float]]) -> list[list[float]]:
                 share = work[j][k]
                 work[j] = [a - share * b for a, b in zip(work[j], work[k], strict=True)]
     return [row[n:] for row in work]
-
-
-def weighted_sum(fits: Iterable[tuple[Sequence[float], Sequence[float], Fit]]) -> float:
-    """Variance of independent fits' combinations, added."""
-    return sum(f.variance(line, effects) for line, effects, f in fits)

@@ -6,7 +6,7 @@ from math import sqrt
 import msgspec
 
 from locavore.routing.estimators.curve import Curve, fit_curve
-from locavore.routing.estimators.logit import Case, Prior, fit, logit
+from locavore.routing.estimators.logit import Case, Prior, fit, logit, probability
 
 
 class Odds(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,23 +24,30 @@ class Odds(msgspec.Struct, frozen=True, kw_only=True):
 
     def place(self, score: float) -> float:
         """How far a score lies above the middle, in widths."""
+        if not self.kept.x:
+            return score
         return (logit(self.kept(score)) - self.middle) / self.width
 
-    def losing(self, place: float) -> float:
-        """Logit of losing."""
-        return -(self.middle + self.width * place)
-
-    def gaining(self, place: float) -> float:
-        """Logit of gaining."""
-        return self.gain[0] + self.gain[1] * place
+    def logits(self, place: float, noise: float = 0.0) -> tuple[float, float]:
+        """(losing, gaining), as verdicts show them of which a share of `noise` is wrong."""
+        losing = -(self.middle + self.width * place)
+        gaining = self.gain[0] + self.gain[1] * place
+        if not noise:
+            return losing, gaining
+        lost, won = probability(losing), probability(gaining)
+        kept, turned = (1 - noise) ** 2, noise**2
+        even = max(1 - lost - won, 0.0) * noise * (1 - noise)
+        return logit(kept * lost + turned * won + even), logit(kept * won + turned * lost + even)
 
 
 UNKNOWN = Odds(kept=Curve([], []), middle=1.0, width=1.0, gain=(-2.5, 0.0))
-"""Before anything is known; see `from_nothing`."""
+"""Where nothing is known of a score but that more of it is better."""
 
 
 def fit_odds(scores: Sequence[float], gains: Sequence[float], *, cells: int = 20) -> Odds:
     """From calls scored by something that had not seen them, and what each gained locally."""
+    if not scores:
+        return UNKNOWN
     kept = fit_curve(scores, [1 - max(-g, 0.0) for g in gains], cells=cells)
     logits = [logit(kept(s)) for s in scores]
     n = len(logits)

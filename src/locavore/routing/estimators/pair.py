@@ -7,7 +7,8 @@ Where a request resembles the labelled ones (`known`), the whole forest speaks; 
 the more what holds everywhere (`Trunk.generic`, and the answer's own signals) decides.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from math import sqrt
 from operator import mul
 from zlib import crc32
@@ -16,7 +17,7 @@ import msgspec
 
 from locavore.routing.estimators.boost import Forest, Growth, grow
 from locavore.routing.estimators.curve import Curve, fit_curve
-from locavore.routing.estimators.linear import Words, fit_words, ridge
+from locavore.routing.estimators.linear import LEAST, Words, fit_words, ridge
 from locavore.routing.estimators.signals import Signals, numbers
 from locavore.routing.estimators.trunk import Reading
 
@@ -26,8 +27,12 @@ FEWEST = 60
 _STRANGE, _FAMILIAR = 0.55, 0.80
 """Share of known n-grams below which a request is strange and above which it is familiar:
 between domains the share is .4-.8, within one .7-1.0 (benchmarks/routing)."""
-_GENERIC_ALWAYS, _GENERIC_STRANGE = 0.3, 1.5
-_LENGTH, _USUAL_LENGTH = 0.05, 5.5
+_GENERIC = (0.3, 1.0)
+_LENGTH = (0.05, 0.3)
+_EASIER = (0.0, 0.25)
+"""What holds everywhere, in deviations of the gain: for familiar and for strange requests. A longer
+request is a little harder, everywhere: alone it does as well between domains as any model."""
+_USUAL_LENGTH = 5.5
 _FOREST_CALLS = 800
 """Labelled calls from which the forest counts as much as the words."""
 _WHOLE = 0.4
@@ -71,13 +76,17 @@ class PreModel(msgspec.Struct, frozen=True):
         specific = (
             start + (1 - self.share) * words + self.share * (self.forest(reading.row) - start)
         )
-        generic = (_GENERIC_ALWAYS + _GENERIC_STRANGE * strange) * reading.generic
-        # A longer request is a little harder, everywhere; the first number is log(1 + chars).
-        longer = _LENGTH * (reading.row[0] - _USUAL_LENGTH)
-        return specific + self.spread * (generic - longer)
+        everywhere = (
+            _between(_GENERIC, strange) * reading.generic
+            + _between(_EASIER, strange) * reading.easier
+            # The first number of a row is log(1 + chars).
+            - _between(_LENGTH, strange) * (reading.row[0] - _USUAL_LENGTH)
+        )
+        return specific + self.spread * everywhere
 
-    def familiarity(self, reading: Reading) -> float:
-        return familiarity(self.words.known(reading.grams))
+
+def _between(weights: tuple[float, float], strange: float) -> float:
+    return weights[0] + (weights[1] - weights[0]) * strange
 
 
 class PostModel(msgspec.Struct, frozen=True):
@@ -113,6 +122,7 @@ class Scored(msgspec.Struct, frozen=True):
     gain: float
     strong: float
     familiarity: float = 1.0
+    """Of its request to the other labelled ones."""
 
 
 class Stage(msgspec.Struct, frozen=True):
@@ -175,27 +185,43 @@ def fit_stages(
     Calibration and evidence come from folds: no call is scored by a model that has seen it.
     """
     if len(calls) < FEWEST:
-        return {"pre": unlabelled()}
+        return {"pre": unlabelled(), "post": unlabelled_post(general)}
     whole = fit_pre(calls)
     evidence = []
     post_evidence = []
+    own = _own_familiarity(calls)
     for fold in range(FOLDS):
         rest = [c for c in calls if _fold(c) != fold]
         model = fit_pre(rest)
         unseen = [c for c in calls if _fold(c) == fold]
-        evidence += [_scored(model(c.reading), c, model) for c in unseen]
+        evidence += [_scored(model(c.reading), c, own) for c in unseen]
         if post:
             after = fit_post([c for c in post if _fold(c) != fold], model.words, general)
             unseen = [c for c in post if _fold(c) == fold]
-            post_evidence += [_scored(after(c.reading, seen_numbers(c)), c, model) for c in unseen]
+            post_evidence += [_scored(after(c.reading, seen_numbers(c)), c, own) for c in unseen]
     stages = {"pre": _stage(whole, evidence)}
     if post:
         stages["post"] = _stage(fit_post(post, whole.words, general), post_evidence)
     return stages
 
 
-def _scored(score: float, call: Labelled, model: PreModel) -> Scored:
-    return Scored(score, call.gain, call.strong, model.familiarity(call.reading))
+def _scored(score: float, call: Labelled, own: Mapping[str, float]) -> Scored:
+    return Scored(score, call.gain, call.strong, own[call.prompt])
+
+
+def _own_familiarity(calls: Sequence[Labelled]) -> dict[str, float]:
+    """By prompt: how familiar each call would be had it not been labelled.
+
+    A fresh call of the same kind is as familiar to the fitted model; were the folds' models asked,
+    which have seen less, fresh calls would look more familiar than they are.
+    """
+    seen = Counter(h for c in calls for h in c.reading.grams)
+    return {
+        c.prompt: familiarity(
+            sum(seen[h] > LEAST for h in c.reading.grams) / max(len(c.reading.grams), 1)
+        )
+        for c in calls
+    }
 
 
 def unlabelled() -> Stage:

@@ -15,11 +15,11 @@ import msgspec
 from locavore.core.errors import ConfigError
 from locavore.routing.estimators import features
 from locavore.routing.estimators.boost import Forest
-from locavore.routing.estimators.curve import Curve
+from locavore.routing.estimators.odds import Odds
 
 DIMS = 64
 SHIPPED = Path(__file__).with_name("shipped.bin")
-_MAGIC = b"locavore-trunk-2\n"
+_MAGIC = b"locavore-trunk-3\n"
 
 
 class Contents(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,9 +36,9 @@ class Contents(msgspec.Struct, frozen=True, kw_only=True):
     """`Reading.row` -> how much easier than average for models in general, in logits."""
     answers: Forest
     """`signals.numbers` -> as `generic`, from what the local answer looks like."""
-    gain_pre: Curve
-    """Score of `pair.unlabelled` -> (mean gain + 1) / 2 over pairs of models; see `promise`."""
-    gain_post: Curve
+    gain_pre: Odds
+    """What the score of `pair.unlabelled` says over pairs of models; see `promise`."""
+    gain_post: Odds
     trained_on: str
     """The data and the figures behind it."""
 
@@ -50,12 +50,17 @@ class Reading(msgspec.Struct, frozen=True):
     row: list[float]
     """`features.dense`, then `DIMS` coordinates of unit length."""
     generic: float
+    easier: float
+    artifact: str
+    """`Trunk.mark` of what read it."""
 
 
 class Trunk:
     """Reads texts. Immutable; one per process."""
 
-    def __init__(self, contents: Contents) -> None:
+    def __init__(self, contents: Contents, mark: str = "") -> None:
+        self.mark = mark
+        """Of the file: scores of another artifact mean something else."""
         many = len(contents.rows) // DIMS
         hashes = memoryview(contents.hashes).cast("I")
         if sys.byteorder != "little":
@@ -75,7 +80,7 @@ class Trunk:
         seen = features.read(text)
         grams = features.ngrams(seen)
         row = features.dense(seen, len(text), grams) + self._place(grams)
-        return Reading(grams, row, self.generic(row))
+        return Reading(grams, row, self.generic(row), self.easier(row), self.mark)
 
     def _place(self, grams: set[int]) -> list[float]:
         found = list(filter(None, map(self._table.get, grams, repeat(0))))
@@ -95,7 +100,8 @@ def _packed(rows: bytes, k: int) -> int:
 def load(path: Path = SHIPPED) -> Trunk:
     """The artifact of a file; raises ConfigError when it is missing, cut or changed."""
     try:
-        return Trunk(_opened(path.read_bytes()))
+        data = path.read_bytes()
+        return Trunk(_opened(data), data[len(_MAGIC) :][:4].hex())
     except (OSError, ValueError, zlib.error, msgspec.DecodeError) as error:
         raise ConfigError([f"routing artifact {path}: {error}"]) from error
 
