@@ -3,7 +3,7 @@
     python benchmarks/planner/measure.py [--rounds 3] [--long]
 
 Qwen3-0.6B after 256 tokens calibrates; Llama-3.2-1B after 256 tokens is predicted and measured,
-with `--long` both models after 1,500 tokens too. All are files of real shape with zero weights,
+with `--long` both models after 1,000 tokens too. All are files of real shape with zero weights,
 run by the embedded engine on this machine; half a minute a round, some minutes with `--long`.
 Rounds alternate, so that a busy spell hits all runs of a round; the error is the median of the
 rounds.
@@ -30,13 +30,13 @@ from locavore.planner.speed_report import Ask, report  # noqa: E402
 Case = tuple[str, int]
 """(model, prompt tokens) that one calibration predicts."""
 SHORT: tuple[Case, ...] = (("Llama-3.2-1B", 256),)
-LONG: tuple[Case, ...] = (("Qwen3-0.6B", 1500), ("Llama-3.2-1B", 1500))
+LONG: tuple[Case, ...] = (("Qwen3-0.6B", 1000), ("Llama-3.2-1B", 1000))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--long", action="store_true", help="also after 1,500 tokens")
+    parser.add_argument("--long", action="store_true", help="also after 1,000 tokens")
     args = parser.parse_args()
     catalog, cases = load(), SHORT + (LONG if args.long else ())
     with tempfile.TemporaryDirectory(prefix="locavore-bench-") as folder:

@@ -366,6 +366,18 @@ def test_attention_slows_a_cpu_with_the_context() -> None:
     assert long - short > cache_s
 
 
+def test_small_heads_cost_a_cpu_more() -> None:
+    """Each head and position has a cost of its own: 64 heads of 64 take longer than 32 of 128."""
+    cpu = Machine(name="Ryzen 7950X", hw_class="cpu", bandwidth_gbs=83.2, fp16_tflops=1.8)
+    setting = Setting(quant="Q4_K_M", file_gb=4.92, engine="llama.cpp", backend="CPU", threads=16)
+    small = msgspec.structs.replace(EIGHT_B, head_dim=64, kv_heads=16)
+    speeds = [
+        predict_decode(point(machine=cpu, shape=shape, setting=setting, context=8000)).mean
+        for shape in (small, EIGHT_B)
+    ]
+    assert speeds[0] < 0.95 * speeds[1]
+
+
 def test_coefficients_are_dated_sourced_and_positive() -> None:
     data = fitted()
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", data.as_of)
