@@ -204,8 +204,8 @@ def _informed(
     cloud = max(sum(e.label.strong for e in ranked) / n, 1e-9)
     flattered = (1 - target.quality) * noise
     # The laxest of many rules that pass is partly a lucky one. Evidence holds luck down; where it
-    # does not speak, half of the error that is allowed goes to the search.
-    z = NormalDist().inv_cdf(1 - (1 - target.confidence) / (2 - learned.like))
+    # does not speak, two thirds of the error that is allowed go to the search.
+    z = NormalDist().inv_cdf(1 - (1 - target.confidence) / (3 - 2 * learned.like))
     scores = [learned.rescore(c.look, evidence.odds) for c in labels]
     best, kept, cuts = None, _Kept(), _cuts(n, _RULES)
     for k, doubt in zip(cuts, learned.doubts(cuts), strict=True):
