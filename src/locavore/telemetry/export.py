@@ -75,6 +75,7 @@ class Telemetry:
         self._begun = False
         self._db: Database | None = None
         self._stopping = threading.Event()
+        self._counted = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="telemetry", daemon=True)
         self.withheld = 0
         """Calls whose telemetry may not travel as far as the collector is."""
@@ -119,6 +120,9 @@ class Telemetry:
 
     def _last_metrics(self) -> None:
         if self._provider is not None:
+            # The last calls belong to the last metrics, but spans that nobody takes do not delay
+            # them for ever.
+            self._counted.wait(LAST_S / 2)
             self._provider.shutdown(timeout_millis=LAST_S * 1000)
 
     def _loop(self) -> None:
@@ -126,6 +130,7 @@ class Telemetry:
             self._round()
         if self.failure is None:
             self._round()
+        self._counted.set()
         if self._spans is not None:
             self._spans.shutdown()
         self._let_go()
