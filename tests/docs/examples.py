@@ -80,6 +80,7 @@ class World:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "HOME": str(self.gateway.home.parent),
             "LOCAVORE_HOME": str(self.gateway.home),
+            "LOCAVORE_PORT": "0",  # whoever has the usual port of this machine does not matter
             "COLUMNS": "200",
         }
         done = subprocess.run(
