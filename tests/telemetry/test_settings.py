@@ -71,6 +71,9 @@ def test_a_variable_that_cannot_be_followed_is_named(name: str, value: str) -> N
 HOME = Rule(name="home", require=Require(farthest=Place.EMBEDDED))
 EUROPE = Rule(name="europe", require=Require(jurisdictions=frozenset({"EU"})))
 CHEAP = Rule(name="cheap", require=Require(known_price=True))
+ONLY_HOME = Rule(name="only", require=Require(backends=frozenset({"home/small", "home/large"})))
+ONLY_GONE = Rule(name="only", require=Require(backends=frozenset({"home/gone"})))
+FAR = Require(farthest=Place.PUBLIC_API)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +84,11 @@ CHEAP = Rule(name="cheap", require=Require(known_price=True))
         (("home", "cheap"), (), Policy(rules=(CHEAP, HOME)), Place.EMBEDDED),
         (("europe",), (), Policy(rules=(EUROPE,)), Place.ON_PREM),
         (("gone",), (), Policy(), Place.EMBEDDED),
+        (("only",), (), Policy(rules=(ONLY_HOME,)), Place.ON_PREM),
+        (("only",), ("x",), Policy(rules=(ONLY_HOME,), limits=FAR), Place.ON_PREM),
+        (("only",), (), Policy(rules=(ONLY_GONE,)), Place.EMBEDDED),
         ((), ("x",), Policy(), Place.ON_PREM),
+        ((), ("x",), Policy(limits=FAR), Place.ON_PREM),
         ((), (), Policy(limits=Require(farthest=Place.PRIVATE_CLOUD)), Place.PRIVATE_CLOUD),
         ((), (), Policy(posture="local_only"), Place.PRIVATE_CLOUD),
     ],
