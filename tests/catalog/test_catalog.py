@@ -113,6 +113,76 @@ def test_a_task_is_compared_on_a_benchmark_that_the_baseline_has() -> None:
     assert cloud.source.split(",")[0] == local.source.split(",")[0] == "MMLU-Redux"
 
 
+_BASELINES = (
+    "openai/gpt-4o",
+    "openai/gpt-4.1",
+    "openai/gpt-4.1-mini",
+    "openai/gpt-5",
+    "openai/gpt-5-mini",
+    "anthropic/claude-sonnet-4-20250514",
+    "anthropic/claude-sonnet-4-5-20250929",
+    "anthropic/claude-haiku-4-5",
+    "google/gemini-2.5-flash",
+    "google/gemini-2.5-pro",
+)
+
+
+@pytest.mark.parametrize("baseline", _BASELINES)
+def test_common_baselines_have_a_score_for_code_on_a_benchmark_of_local_models(
+    baseline: str,
+) -> None:
+    local = ["gpt-oss-20b", "openai/gpt-oss-120b"]
+    scores = quality_scores(baseline=baseline, candidates=local)
+    cloud = quality_for(baseline, scores)["code"]
+    found = [quality_for(name, scores).get("code") for name in local]
+    assert any(
+        other is not None and other.source.split(",")[0] == cloud.source.split(",")[0]
+        for other in found
+    )
+
+
+@pytest.mark.parametrize(
+    "baseline",
+    [
+        "openai/gpt-4o",
+        "openai/gpt-4.1",
+        "openai/gpt-4.1-mini",
+        "openai/gpt-5-mini",
+        "anthropic/claude-sonnet-4-5-20250929",
+        "anthropic/claude-haiku-4-5",
+        "google/gemini-2.5-flash",
+        "google/gemini-2.5-pro",
+    ],
+)
+def test_common_baselines_and_local_models_have_scores_for_agents_on_one_benchmark(
+    baseline: str,
+) -> None:
+    local = ["qwen3:8b", "Qwen/Qwen3-4B-Instruct-2507"]
+    scores = quality_scores(baseline=baseline, candidates=local)
+    benchmarks = {
+        quality_for(name, scores)["agent"].source.split(",")[0] for name in (baseline, *local)
+    }
+    assert len(benchmarks) == 1
+
+
+def test_of_two_benchmarks_the_one_that_the_local_models_have_is_taken() -> None:
+    def code(*local: str) -> str:
+        scores = quality_scores(baseline="openai/gpt-4.1", candidates=local)
+        return quality_for("gpt-4.1", scores)["code"].source.split(",")[0]
+
+    assert code() == code("gpt-oss-20b") == "LiveCodeBench (AA)"
+    assert code("gemma-3-12b", "gemma-3-4b") == "LiveBench coding (Aug 2025)"
+    assert code("Llama-3.1-8B") == "HumanEval"
+
+
+def test_versions_with_one_shape_but_tables_of_their_own_keep_them_apart() -> None:
+    scores = quality_scores(baseline="openai/gpt-4o")
+    instruct = quality_for("Qwen/Qwen3-30B-A3B-Instruct-2507", scores)["agent"]
+    thinking = quality_for("Qwen/Qwen3-30B-A3B-Thinking-2507", scores)["agent"]
+    assert instruct.mean == pytest.approx(0.651)
+    assert thinking.mean == pytest.approx(0.724)
+
+
 def test_a_later_version_keeps_scores_of_its_own() -> None:
     catalog = load()
     assert catalog.model("Kimi-K2.5").shape == catalog.model("Kimi-K2").shape

@@ -4,7 +4,7 @@ import functools
 import importlib.resources
 import os
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -263,37 +263,45 @@ def _benchmarks_by_task() -> dict[str, tuple[str, ...]]:
     }
 
 
-def benchmarks_for(baseline: str | None, catalog: Catalog) -> dict[str, str]:
-    """task class -> benchmark to compare on: the best fit of those the baseline has a score in.
+def benchmarks_for(
+    baseline: str | None, catalog: Catalog, candidates: Iterable[str] = ()
+) -> dict[str, str]:
+    """task class -> benchmark to compare on: of those the baseline has a score in, the one that
+    most `candidates` have one in too, and of these the best fit.
 
     One benchmark per task for everybody, so that shares compare like with like.
     """
     scored = catalog.scores(baseline) if baseline else {}
-    return {
-        task: next((name for name in names if name in scored), names[0])
-        for task, names in _benchmarks_by_task().items()
-    }
+    others = [catalog.scores(name) for name in candidates]
+    found: dict[str, str] = {}
+    for task, names in _benchmarks_by_task().items():
+        usable = [name for name in names if name in scored] or [names[0]]
+        found[task] = max(usable, key=lambda name: sum(name in other for other in others))
+    return found
 
 
 def quality_scores(
-    catalog: Catalog | None = None, *, baseline: str | None = None
+    catalog: Catalog | None = None, *, baseline: str | None = None, candidates: Iterable[str] = ()
 ) -> dict[str, dict[str, Estimate]]:
     """model or cloud name -> task class -> benchmark score in [0, 1], for quality priors.
 
-    Names are normalised (`match.normalise`); aliases of a catalog model have their own entry.
+    Names are normalised (`match.normalise`); aliases of a catalog model have their own entry, and
+    scores of their own where some table has them.
     A task whose benchmark nobody published for a model is absent there.
+    `candidates`: the models that will be compared with the baseline.
     """
     facts = catalog or load()
-    mapping = benchmarks_for(baseline, facts)
+    mapping = benchmarks_for(baseline, facts, candidates)
     found: dict[str, dict[str, Estimate]] = {}
     for name in facts.scored_names():
-        tasks = {
-            task: facts.estimate(scored)
-            for task, benchmark in mapping.items()
-            if (scored := facts.scores(name).get(benchmark)) is not None
-        }
         model = facts.models.get(name)
         for spelling in (name, *(model.aliases if model else ())):
+            scores = facts.scores(spelling)
+            tasks = {
+                task: facts.estimate(scores[benchmark])
+                for task, benchmark in mapping.items()
+                if benchmark in scores
+            }
             if tasks:
                 found.setdefault(match.normalise(spelling), tasks)
     return found

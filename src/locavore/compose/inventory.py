@@ -55,6 +55,7 @@ class Inventory:
         self._changed = changed or (lambda: None)
         self._load_engines = engines
         self._found = Found()
+        self._local_models: tuple[str, ...] = ()
         self._embedded: EmbeddedEngine | None = None
         self._loading: dict[str, asyncio.Task[None]] = {}
         self._book: PriceBook | None = None
@@ -183,11 +184,13 @@ class Inventory:
         grants = self._grants()
         policy = _with_grants(self._policy(), grants, gathered)
         self._add_provided(gathered, policy)
-        scores = load.quality_scores(baseline=policy.baseline)
+        competing = gathered.competing.values()
+        self._local_models = tuple(b.model for b in competing if b.place.local)
+        scores = self._scores(policy)
         snapshot = Snapshot(
             version="",
             policy=policy,
-            backends=tuple(self._completed(b, scores) for b in gathered.competing.values()),
+            backends=tuple(self._completed(b, scores) for b in competing),
             named=tuple(self._completed(b, scores) for b in gathered.named.values()),
             wildcards=tuple(gathered.wildcards),
             targets=gathered.targets,
@@ -267,6 +270,10 @@ class Inventory:
         stage = policy.stage if self.config.stage_set else "observe"
         return versioned(msgspec.structs.replace(policy, baseline=baseline, stage=stage))
 
+    def _scores(self, policy: Policy) -> Scores:
+        """On benchmarks that the baseline and most of the local models have a score in."""
+        return load.quality_scores(baseline=policy.baseline, candidates=self._local_models)
+
     def _completed(self, backend: Backend, scores: Scores) -> Backend:
         """With the price and the quality that the libraries know."""
         price = backend.price
@@ -292,7 +299,7 @@ class Inventory:
         if provider is None:
             return None
         backend = found.provided(provider, name.partition("/")[2])
-        return self._completed(backend, load.quality_scores(baseline=self._policy().baseline))
+        return self._completed(backend, self._scores(self._policy()))
 
     # -- telling ------------------------------------------------------------------------------
 
