@@ -14,7 +14,7 @@ def main() -> int:
         cli(prog_name="locavore")
     except ConfigError as error:
         for problem in error.problems:
-            sys.stderr.write(f"config: {problem}\n")
+            sys.stderr.write(f"error: {problem}\n")
         return 2
     except LocavoreError as error:
         sys.stderr.write(f"error: {error.message}\n")

@@ -135,9 +135,9 @@ max_cost_usd = "a lot"
     for part in (
         "postur: unknown key; did you mean 'posture'?",
         "stage: expected one of observe, route, got 'rout'; did you mean 'route'?",
-        "server.port: expected `int` <= 65535, got 99999",
+        "server.port: expected a whole number <= 65535, got 99999",
         "backend[0].id: missing",
-        "backend[0].context_tokens: expected `int` but got `str`, got 'many'",
+        "backend[0].context_tokens: expected a whole number, got 'many'",
         "limits.farthest: expected one of embedded, on_prem, private_cloud, public_api, got 'moon'",
         "limits.max_cost_usd: ",
     ):
@@ -172,8 +172,8 @@ max_cost_usd = "a lot"
         ("[limits]\nbackends = []", "limits.backends: an empty list allows nothing"),
         ('labels = ["a,b"]', "labels: expected letters"),
         ("posture = ", "file: not TOML"),
-        ('backend = "x"', "backend: expected `array`"),
-        ("[server]\nport = true", "server.port: expected `int`"),
+        ('backend = "x"', "backend: expected a list"),
+        ("[server]\nport = true", "server.port: expected a whole number, got True"),
     ],
 )
 def test_mistakes_are_explained(write: Any, text: str, expected: str) -> None:

@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from locavore.cli.options import json_option
-from locavore.core.errors import RequestError
+from locavore.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from locavore.planner.audit import Verdict
@@ -34,12 +34,12 @@ def command(
     from locavore.planner import audit, claims
 
     if (claims_file is None) == (not documents):
-        raise RequestError("give either a claims file or --documents")
+        raise ConfigError(["give either a claims file or --documents"])
     loaded = claims.documents() if claims_file is None else claims.load(claims_file)
     verdicts = audit.audit(loaded)
     counts = audit.tally(verdicts)
     if only is not None and only not in audit.VERDICTS:
-        raise RequestError(f"verdict {only!r} is unknown; known: {', '.join(audit.VERDICTS)}")
+        raise ConfigError([f"--only is {only!r}; known: {', '.join(audit.VERDICTS)}"])
     shown = [v for v in verdicts if only in (None, v.verdict)]
     if as_json:
         click.echo(msgspec.json.encode(shown))

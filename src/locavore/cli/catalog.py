@@ -144,6 +144,8 @@ def list_(kind: str, task: str | None, as_json: bool) -> None:
       locavore catalog list task_models --task rerank --json
     """
     catalog = load()
+    if task is not None:
+        _task_known(catalog, kind, task)
     if as_json:
         records = getattr(catalog, kind).values()
         wanted = [row for row in records if task is None or getattr(row, "task", None) == task]
@@ -155,6 +157,14 @@ def list_(kind: str, task: str | None, as_json: bool) -> None:
         if task is None or row[0] == task:
             table.add_row(*row)
     Console().print(table)
+
+
+def _task_known(catalog: Catalog, kind: str, task: str) -> None:
+    if kind != "task_models":
+        raise ConfigError([f"--task is for task_models; {kind} have none"])
+    known = sorted({row.task for row in catalog.task_models.values()})
+    if task not in known:
+        raise ConfigError([f"no task model is for {task!r}; tasks: {', '.join(known)}"])
 
 
 @command.command()

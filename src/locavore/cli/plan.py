@@ -13,7 +13,7 @@ from locavore.cli.tables import table as make_table
 from locavore.core.errors import ConfigError
 from locavore.planner import report, units
 from locavore.planner.planning import Plan, impossible, plan
-from locavore.planner.workload import Workload, from_file
+from locavore.planner.workload import Workload, from_file, known_task
 
 _NUMBERS = ("context_tokens", "horizon_months")
 
@@ -119,7 +119,9 @@ def _facts(flags: dict[str, Any]) -> dict[str, Any]:
     facts = {name: value for name, value in flags.items() if value not in (None, (), False)}
     for flag, field in (("input_day", "input_tokens_day"), ("output_day", "output_tokens_day")):
         if flag in facts:
-            facts[field] = units.per_day(facts.pop(flag), what=f"--{flag.removesuffix('_day')}")
+            facts[field] = _zero_or(facts.pop(flag), what=f"--{flag.removesuffix('_day')}")
+    if "task" in facts:
+        known_task(facts["task"], what="--task")
     if "context" in facts:
         facts["context_tokens"] = units.tokens(facts.pop("context"))
     if "users" in facts:
@@ -164,11 +166,13 @@ def _workload(file: Path | None, facts: dict[str, Any]) -> tuple[Workload, set[s
             if getattr(found, name) != getattr(defaults, name)
         }
         return kept, names | set(facts)
-    if "input_tokens_day" not in facts and "output_tokens_day" not in facts:
+    missing = [n for n in ("input", "output") if f"{n}_tokens_day" not in facts]
+    if len(missing) == 2:
         raise ConfigError(
             ["no volume: give --input and --output (10M/day), a workload.toml or --from-ledger"]
         )
-    facts = {"input_tokens_day": 0.0, "output_tokens_day": 0.0, **facts}
+    if missing:
+        raise ConfigError([f"no --{missing[0]}: give both, --{missing[0]} 0 if there is none"])
     return msgspec.convert(facts, Workload, strict=False), set(facts)
 
 
@@ -245,7 +249,7 @@ def finetune(
     job = Job(
         examples=units.amount(examples, what="--examples"),
         sequence_tokens=units.tokens(sequence, what="--sequence"),
-        inference_tokens_day=_zero_or(inference),
+        inference_tokens_day=_zero_or(inference, what="--inference"),
         **flags,
     )
     found = compare(model, machine, job, rates=rate_overrides(rates))
@@ -278,5 +282,5 @@ def finetune(
         console.print(line, soft_wrap=True, highlight=False)
 
 
-def _zero_or(text: str) -> float:
-    return 0.0 if text.split("/")[0].strip() == "0" else units.per_day(text, what="--inference")
+def _zero_or(text: str, *, what: str) -> float:
+    return 0.0 if text.split("/")[0].strip() == "0" else units.per_day(text, what=what)

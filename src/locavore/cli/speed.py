@@ -8,8 +8,10 @@ import click
 import msgspec
 
 from locavore.cli.options import home_option, json_option
+from locavore.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from locavore.catalog.load import Catalog
     from locavore.core.estimate import Estimate
     from locavore.planner.speed_report import SpeedReport
 
@@ -71,6 +73,7 @@ def command(
 
     catalog = load()
     found = catalog.model(model)
+    _known_engine(catalog, engine)
     target = machines.target(
         catalog, machine, memory=memory, bandwidth_gbs=bandwidth, fp16_tflops=tflops
     )
@@ -97,6 +100,14 @@ def command(
         click.echo(msgspec.json.encode(result))
     else:
         _print(result, explain)
+
+
+def _known_engine(catalog: "Catalog", engine: str) -> None:
+    """A version may follow the name. Raises ConfigError with the nearest names."""
+    try:
+        catalog.engine(engine)
+    except ConfigError:
+        catalog.engine(engine.split()[0] if engine.split() else engine)
 
 
 def _print(result: "SpeedReport", explain: bool) -> None:

@@ -152,17 +152,25 @@ def _choices(kind: Any) -> list[str]:
     return [c for inner in get_args(kind) for c in _choices(inner)]
 
 
+_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "a text",
+    "array": "a list",
+    "object": "a table",
+}
+"""msgspec's names of types -> those of the reference page."""
+
+
 def _expected(kind: Any, error: msgspec.ValidationError) -> str:
     choices = _choices(kind)
     if choices:
         return "expected one of " + ", ".join(choices)
-    return (
-        str(error)
-        .split(" - at `")[0]
-        .replace(", got", " but got")
-        .replace("Expected", "expected")
-        .replace(" | null", "")
-    )
+    said = str(error).split(" - at `")[0].split(", got")[0].replace(" | null", "")
+    for name, words in _WORDS.items():
+        said = said.replace(f"`{name}`", words)
+    return said.replace("Expected", "expected")
 
 
 def _choice(kind: Any, value: object) -> str:

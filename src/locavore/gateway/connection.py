@@ -449,7 +449,7 @@ def _wrong_method(exchange: Exchange, allowed: list[bytes]) -> None:
     exchange.fail(
         405,
         "method_not_allowed",
-        f"{exchange.path!r} takes {names.decode()}, not {exchange.method!r}.",
+        f"{exchange.path.decode()!r} takes {names.decode()}, not {exchange.method.decode()}",
         [(b"allow", names)],
     )
 

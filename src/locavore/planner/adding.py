@@ -7,6 +7,7 @@ reader does not know is refused, never approximated.
 import datetime
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,6 +35,10 @@ _KNOWN = {
 _GGUF = frozenset({"llama", "granite", "qwen2", "qwen3", "qwen3moe", "deepseek2"})
 
 
+_HUB_NAME = re.compile(r"(?!.*\.json$)[\w-][\w.-]*/[\w-][\w.:@-]*")
+"""owner/name; no path: those begin with a slash, a dot or a tilde."""
+
+
 def add(
     origin: str, *, name: str | None = None, license: str | None = None,  # noqa: A002
     catalog: Catalog, to: Path | None = None,
@@ -57,7 +62,7 @@ def read(
     path = Path(origin)
     if path.is_file():
         url, facts = path.resolve().as_uri(), _from_file(path)
-    elif origin.count("/") == 1 and not path.exists():
+    elif _HUB_NAME.fullmatch(origin) and not path.exists():
         url, facts = _hub_url(origin), _from_hub(origin)
     else:
         raise ConfigError([f"{origin!r} is neither a file nor a hub repository (owner/name)"])

@@ -1,11 +1,13 @@
 """What is asked of the models: volume, concurrency, latency, quality, limits, and for how long."""
 
+import functools
 import tomllib
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from locavore.catalog.load import load, task_benchmarks
 from locavore.core.errors import ConfigError
 from locavore.planner import units
 
@@ -133,6 +135,21 @@ def validated(workload: Workload) -> Workload:
     return workload
 
 
+def known_task(task: str, *, what: str) -> str:
+    """The task itself; ConfigError for one that no benchmark and no model stands for."""
+    if task not in _known_tasks():
+        raise ConfigError([f"{what} is {task!r}; known: {', '.join(_known_tasks())}"])
+    return task
+
+
+@functools.cache
+def _known_tasks() -> tuple[str, ...]:
+    """Task classes of the gateway, and the tasks that small models are made for."""
+    named = {row.task for row in load().task_models.values()}
+    classes = (*task_benchmarks(), "embed")
+    return (*classes, *sorted(named - set(classes)))
+
+
 def _problem(value: float, name: str, most: float, zero: bool) -> list[str]:
     try:
         units.checked(float(value), what=name, most=most, zero=zero)
@@ -156,6 +173,8 @@ def from_file(path: Path) -> Workload:
         found = msgspec.convert(facts, Workload)
     except msgspec.ValidationError as error:
         raise ConfigError([f"{path}: {error}"]) from None
+    for task in (found.task, *(part.task for part in found.slices)):
+        known_task(task, what=f"{path}: task")
     return validated(found)
 
 
