@@ -104,7 +104,7 @@ async def test_a_query_does_not_hide_a_route_and_methods_are_named() -> None:
         client.send(b"PUT /v1/echo HTTP/1.1\r\nhost: a\r\n\r\n")
         status, body = await client.answer()
         assert status == 405
-        assert b"takes POST, not GET" in body
+        assert b"takes POST, not PUT" in body
         client.send(b"GET /nowhere HTTP/1.1\r\nhost: a\r\n\r\n")
         assert (await client.answer())[0] == 404
         client.close()
