@@ -7,7 +7,7 @@ from pathlib import Path
 
 from locavore.core.access import Grant, Quota
 from locavore.ledger.keys import KeyStore
-from locavore.testing import ScriptedUpstream, replies
+from locavore.testing import Hold, ScriptedUpstream, replies
 from locavore.testing.gateway import RunningGateway
 from tests.conformance.client import CHAT, Client, backend
 
@@ -102,7 +102,8 @@ def test_calls_are_in_histograms_with_the_standard_names_and_buckets(tmp_path: P
             client = Client(gateway)
             for _ in range(3):
                 assert client.chat().status == 200
-            upstream.always(replies.chat_stream())
+            # The books hold whole milliseconds.
+            upstream.always(replies.chat_stream(between=(Hold(seconds=0.005),)))
             assert client.chat(stream=True).status == 200
             found = parsed(scrape(gateway))
     who = {
