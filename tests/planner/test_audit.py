@@ -99,7 +99,8 @@ def test_bandwidth_roof(speed: str, verdict: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("room", "verdict"), [("48 GiB", "holds"), ("44 GB", "approximate"), ("24 GB", "wrong")]
+    ("room", "verdict"),
+    [("48 GiB", "holds"), ("44 GB", "approximate"), ("43 GB", "wrong"), ("24 GB", "wrong")],
 )
 def test_capacity(room: str, verdict: str) -> None:
     found = one(

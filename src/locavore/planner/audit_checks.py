@@ -20,6 +20,8 @@ POINTS_HOLD = 0.02
 POINTS_APPROXIMATE = 0.05
 TIGHT = 0.12
 """Share of memory that must stay free for cache and buffers before a fit is comfortable."""
+RUNTIME = parse("0.24 GB")
+"""What the leanest GPU engine of `memory.ENGINES` holds beside weights, cache and graph."""
 NEAR_ROOF = 0.90
 OVER_ROOF = 1.02
 
@@ -168,7 +170,7 @@ def _slip(stated: Quantity, found: Quantity) -> str:
     size = max(ratio, 1 / ratio)
     direction = "too high" if ratio > 1 else "too low"
     for factor, meaning in _SLIPS:
-        if abs(size / factor - 1) <= 0.04:
+        if abs(size / factor - 1) <= 0.03:
             return f"{size:.3g} times {direction}: {meaning}"
     return f"{size:.2g} times {direction}" if size >= 1.15 else ""
 
@@ -193,9 +195,12 @@ def _roof(c: Context) -> Finding:
 
 def _fits(c: Context) -> Finding:
     need, have = c.figure(c.part.need), c.figure(c.part.have)
-    free = subtract(have, need).mid / have.mid
+    left = subtract(have, need)
+    free = left.mid / have.mid
     if free < 0:
         verdict, comment = "wrong", "does not fit"
+    elif left.mid < RUNTIME.mid:
+        verdict, comment = "wrong", f"{show(left, 'MB')} free: less than an engine itself needs"
     elif free < TIGHT:
         verdict, comment = "approximate", f"{free:.0%} free for cache and buffers: almost nothing"
     else:
