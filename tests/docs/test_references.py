@@ -57,8 +57,7 @@ def test_every_header_of_ours_is_in_the_page() -> None:
 def test_the_fields_of_a_decision_are_in_the_page() -> None:
     part = HTTP.split("## `POST /v1/route`")[1].split("\n## ")[0]
     told = set(re.findall(r"`(\w+)`", part))
-    later = {"certificates"}  # of learned routing, constant until then
-    assert {f.name for f in msgspec.structs.fields(Decision)} - later <= told
+    assert {f.name for f in msgspec.structs.fields(Decision)} <= told
 
 
 def test_every_metric_is_in_the_operators_table(tmp_path: Path) -> None:

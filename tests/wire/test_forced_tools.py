@@ -30,7 +30,6 @@ from locavore.wire.openai_chat.forced_tools import (
     ForcedToolReader,
     force,
     forced_answer,
-    is_forced,
 )
 
 TOOLS = (
@@ -64,11 +63,6 @@ def test_a_named_call_becomes_the_schema_of_that_tool() -> None:
     forced = force(asking(ToolChoice(mode="named", name="weather")))
     assert forced.output.schema is not None
     assert forced.output.schema["properties"]["arguments"] == TOOLS[0].parameters
-
-
-def test_only_a_demanded_call_is_forced() -> None:
-    assert is_forced(asking(ToolChoice(mode="named", name="time")))
-    assert not is_forced(asking(ToolChoice()))
 
 
 @pytest.mark.parametrize(

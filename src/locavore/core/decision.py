@@ -177,4 +177,3 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc
     """Set exactly when `chosen` is a cascade."""
     given: Given | None = None
     """None: nothing but request and policy was used."""
-    certificates: tuple[str, ...] = ()

@@ -4,8 +4,6 @@ from decimal import Decimal
 
 import msgspec
 
-MTOK = Decimal(1_000_000)
-
 
 class Rate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """US dollars per million tokens (mtok), by kind. None: this kind is not offered or unknown."""

@@ -6,8 +6,6 @@ from locavore.catalog.load import Catalog, task_benchmarks
 from locavore.planner.search import Option, kept_quality
 from locavore.planner.workload import Slice, Workload
 
-DEFAULT_FLOOR = 0.9
-
 
 class Placed(msgspec.Struct, frozen=True, kw_only=True):
     """One slice and where it goes."""

@@ -14,7 +14,7 @@ import msgspec
 from locavore.catalog.match import nearest
 from locavore.catalog.schema import Shape
 from locavore.core.errors import ConfigError
-from locavore.planner.tensors import Tensor, tensors, used
+from locavore.planner.tensors import Tensor, tensors
 
 BLOCKS: dict[str, tuple[int, int]] = {
     "F32": (1, 4), "F16": (1, 2), "BF16": (1, 2), "Q8_0": (32, 34), "Q4_0": (32, 18),
@@ -105,19 +105,6 @@ def row_bytes(kind: str, elements: int) -> int:
 def weight_bytes(shape: Shape, quantization: str) -> int:
     """All tensors of the file, to the byte for GGUF (metadata and padding not counted)."""
     return sum(size for _, size in tensor_bytes(shape, quantization))
-
-
-@lru_cache(maxsize=256)
-def active_bytes(shape: Shape, quantization: str) -> int:
-    """Bytes one token must read: active experts, no embedding look-up tables."""
-    total = 0
-    for tensor, size in tensor_bytes(shape, quantization):
-        looked_up = tensor.role == "per_layer_embedding" or (
-            tensor.role == "embedding" and not shape.tied_embeddings
-        )
-        if not looked_up:
-            total += used(shape, tensor, size)
-    return total
 
 
 @lru_cache(maxsize=512)

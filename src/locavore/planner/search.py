@@ -318,9 +318,3 @@ def _axes(left: Option, right: Option) -> Iterator[tuple[float, float]]:
 def _stream(option: Option) -> float:
     """Tokens per second one user sees; an API's is not published, so it neither wins nor loses."""
     return option.capacity.stream_tokens_s.mean if option.capacity else 0.0
-
-
-def desktop(option: Option, catalog: Catalog) -> bool:
-    """Whether an option stands on or under a desk."""
-    device = catalog.hardware.get(option.machine or "")
-    return device is not None and device.kind in DESKTOP

@@ -42,7 +42,6 @@ NOTES: dict[str, str] = {
     "below_floor": "its quality on this task is under the posture's floor",
     "slow": "its forecast time to first token is longer than the patience configured",
     "cost_unknown": "it has no known price, so it cannot be the cheapest",
-    "context_unknown": "its window is not known",
     "capability_unchecked": "nobody has checked that it can do something the request needs",
     "test_model_only": "the built-in test model: nothing else is configured or found",
     "over_fallbacks": "allowed, but there are enough fallbacks before it",

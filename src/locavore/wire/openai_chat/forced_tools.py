@@ -25,12 +25,6 @@ from locavore.wire.json_repair import repair_json
 from locavore.wire.openai_chat.tool_calls import new_call_id
 
 
-def is_forced(conversation: Conversation) -> bool:
-    """Whether the client demands a call rather than allowing one."""
-    choice = conversation.tool_choice
-    return choice is not None and choice.mode in ("required", "named")
-
-
 def force(conversation: Conversation) -> Conversation:
     """The same question with the call as an output contract. Raises RequestError."""
     tools = _demanded(conversation)
