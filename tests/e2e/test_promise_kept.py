@@ -30,7 +30,7 @@ CONFIG = """
 stage = "route"
 baseline = "cloud/big"
 [explore]
-share = 0.25
+share = 0.5
 keep_answers_s = 3600
 [[backend]]
 id = "cloud/big"
@@ -101,7 +101,7 @@ def run(gateway: RunningGateway, *arguments: str) -> Result:
     return CliRunner().invoke(main, [*arguments, *home], catch_exceptions=False)
 
 
-def calibrate(gateway: RunningGateway, first: int, many: int = 400) -> dict[str, Any]:
+def calibrate(gateway: RunningGateway, first: int, many: int = 240) -> dict[str, Any]:
     path = gateway.home / "prompts.jsonl"
     items = [{"prompt": p, "expect": {"number": right(p)}} for p in prompts(first, many)]
     path.write_text("\n".join(map(json.dumps, items)))
@@ -216,7 +216,7 @@ def _kept_then_withdrawn(
     made = application.call(prompts(20_000, many))
     assert local_share(made, "Translate") > 0.5
     assert local_share(made, "What is") < 0.05
-    assert application.judge(made) > many * 0.15
+    assert application.judge(made) > many * 0.3
     assert not gateway.keep_promises(), "a promise that is kept stays"
     truth, told = application.truth(made), report(gateway)
     assert truth >= TARGET
@@ -244,7 +244,7 @@ def _kept_then_withdrawn(
 
 
 def test_a_promise_is_kept_measured_and_withdrawn(gateway: RunningGateway, models: Models) -> None:
-    _kept_then_withdrawn(gateway, models, 1500, lambda told: told["judged"] > 200)
+    _kept_then_withdrawn(gateway, models, 700, lambda told: told["judged"] > 200)
     with httpx2.Client(base_url=gateway.origin) as http:
         ask = [{"role": "user", "content": prompts(70_001, 1)[0]}]
         explained = http.post("/v1/route", json={"model": "auto", "messages": ask}).json()
