@@ -66,10 +66,11 @@ def asks_of(turns: Sequence[Turn]) -> Asks:
     for turn in reversed(turns):
         if turn.role != "user":
             continue
-        if left <= 0 or turn.text.startswith(_RESTART):
+        text = turn.text
+        if left <= 0 or text.startswith(_RESTART):
             break
-        left -= min(len(turn.text), 2 * _HALF_CHARS)
-        words = users_words(turn.text)
+        left -= min(len(text), 2 * _HALF_CHARS)
+        words = users_words(text)
         if not words:
             continue
         if last is None:

@@ -58,14 +58,17 @@ class Talk:
             return asks, None, 0.0
         known = answered(turns)
         owner = f"{request.key_name or ''}\n{request.session or ''}\n"
-        digest = blake2b(homes.secret + owner.encode("utf-8", "replace"), digest_size=16)
+        start = homes.secret + owner.encode("utf-8", "replace")
         before = b""
-        if request.session is None:
-            if known:
-                digest.update(_told(turns[:known]))
-                before = digest.digest()
+        if request.session is not None:
+            self.key = blake2b(start, digest_size=16).digest()
+        elif not known:
+            self.key = blake2b(start + _told(turns), digest_size=16).digest()
+        else:
+            digest = blake2b(start + _told(turns[:known]), digest_size=16)
+            before = digest.digest()
             digest.update(_told(turns[known:]))
-        self.key = digest.digest()
+            self.key = digest.digest()
         home = homes.get(before or self.key) if known else None
         if home is None:
             return asks, None, 0.0

@@ -20,7 +20,7 @@ from locavore.core.errors import NoCandidate
 from locavore.core.money import cost_of
 from locavore.core.policy import Policy
 from locavore.core.request import Request
-from locavore.routing.cost import Prices
+from locavore.routing.cost import Prices, expected_usage
 from locavore.routing.latency import forecast_ttft_s
 from locavore.routing.names import Resolved
 from locavore.routing.quality import Quality
@@ -109,9 +109,8 @@ def choose(
     """The second half of `decide`."""
     options = found.options
     alone = len(options) == 1 and resolved.named and not found.excluded
-    weigher = Weigher(
-        request, facts, call, found.limits, policy=policy, latency=latency, prices=prices
-    )
+    usage = expected_usage(facts, policy)
+    weigher = Weigher(request, facts, call, found.limits, policy, latency, prices, usage)
     rows: list[Row] = []
     excluded = list(found.excluded)
     for option in options:  # a cascade comes after the two it is made of
@@ -168,23 +167,25 @@ def _decision(
     would_choose = rows[0].option.id if rows else None
     baseline = None
     if not resolved.named and policy.baseline is not None:
-        baseline = next((r for r in rows if r.option.id == policy.baseline), None)
+        for row in rows:
+            if row.option.id == policy.baseline:
+                baseline = row
+                break
         if observing and baseline is not None and baseline is not rows[0]:
             rows = [baseline, *(r for r in rows if r is not baseline)]
     spares = _spares(rows, policy.max_fallbacks) if call.fallbacks else []
     why = () if resolved.named else _why(rows, baseline, observing=bool(observing))
-    asked = _asked(rows[0]) if rows else ()
+    first = rows[0] if rows else None
+    asked = _asked(first) if first is not None else ()
     spared = "over_fallbacks" if call.fallbacks else "no_fallback"
-    considered = [
-        _account(row, why, first=rows[0], asked=asked, spares=spares, spared=spared) for row in rows
-    ]
+    accounts = [_account(row, why, first, asked, spares, spared) for row in rows]
     return Decision(
         id=call.decision_id,
         requested=request.model,
         resolved=resolved.kind,
-        chosen=rows[0].option.id if rows else None,
-        fallbacks=tuple(row.option.id for row in spares),
-        considered=(*considered, *excluded),
+        chosen=first.option.id if first is not None else None,
+        fallbacks=tuple([row.option.id for row in spares]),
+        considered=(*accounts, *excluded),
         facts=facts,
         stage=policy.stage,
         posture=policy.posture,
@@ -192,7 +193,7 @@ def _decision(
         would_choose=would_choose if observing else None,
         baseline_cost_usd=baseline.cost_usd if baseline is not None else None,
         policy_version=policy.version,
-        cascade=_plan(rows[0]) if rows else None,
+        cascade=_plan(first) if first is not None else None,
         given=_given(call),
     )
 
@@ -205,8 +206,8 @@ def _spares(rows: list[Row], most: int) -> list[Row]:
     if len(rows) < 2:
         return []
     asked = _asked(rows[0])
-    rest = (row for row in rows[1:] if row.option.cloud is None and row.option.id not in asked)
-    return [row for row, _ in zip(rest, range(most), strict=False)]
+    rest = [row for row in rows[1:] if row.option.cloud is None and row.option.id not in asked]
+    return rest[:most]
 
 
 def _asked(row: Row) -> tuple[str, ...]:
@@ -229,7 +230,7 @@ def _plan(row: Row) -> CascadePlan | None:
 
 def _given(call: Call) -> Given | None:
     """What a replay must be told to decide the same (C110)."""
-    limits = None if call.limits == NO_LIMIT else call.limits
+    limits = None if call.limits is NO_LIMIT or call.limits == NO_LIMIT else call.limits
     state = call.unavailable or call.failure_rates or call.late_shares or call.home or call.unjudged
     if not state and limits is None and call.fallbacks:
         return None
@@ -260,8 +261,7 @@ def _why(rows: list[Row], baseline: Row | None, *, observing: bool) -> tuple[str
 def _account(
     row: Row,
     why: tuple[str, ...],
-    *,
-    first: Row,
+    first: Row | None,
     asked: tuple[str, ...],
     spares: list[Row],
     spared: str,

@@ -151,8 +151,11 @@ def task_of(request: Request, asks: Asks) -> str:
         return "embed"
     task = task_of_ask(shortened(asks.last, ASK_CHARS))
     if task in _VAGUE and asks.earlier and len(asks.last) <= FOLLOW_UP_CHARS:
-        before = (_task_before(shortened(words, ASK_CHARS)) for words in reversed(asks.earlier))
-        task = next((t for t in before if t not in _VAGUE), task)
+        for words in reversed(asks.earlier):
+            before = _task_before(shortened(words, ASK_CHARS))
+            if before not in _VAGUE:
+                task = before
+                break
     if Capability.TOOLS in request.needs and task in ("chat", "code", "qa"):
         return "agent"
     return task
@@ -222,7 +225,10 @@ def task_of_ask(ask: str) -> str:
     if not _BY_WORD.keys().isdisjoint(words):
         return min(_BY_WORD[word] for word in words if word in _BY_WORD)[1]
     signs = _SIGNS if text.isascii() else _SIGNS + _SIGNS_HAN
-    return next((task for sign, task in signs if sign in text), None) or _by_form(text)
+    for sign, task in signs:
+        if sign in text:
+            return task
+    return _by_form(text)
 
 
 def _by_form(text: str) -> str:

@@ -122,12 +122,14 @@ def over_window(request: Request, facts: Facts, backend: Backend, *, named: bool
     The prompt is counted on the safe side for a backend chosen for the client. One the client named
     is refused only what cannot fit by any tokenizer: the engine knows its own better.
     """
-    window = backend.context_tokens
+    window, tokens = backend.context_tokens, facts.input_tokens
     if window is None:
         if named or not backend.place.local:
             return None
         window = UNKNOWN_WINDOW_TOKENS
-    tokens = facts.input_tokens
+    asked = request.max_output_tokens
+    if tokens.high + (facts.output_tokens if asked is None else asked) <= window:
+        return None  # most calls: with the most that it could be, it fits
     prompt = int(tokens.low if named else tokens.high)
     budget = output_budget(request, facts, backend)
     if prompt + budget <= window:

@@ -62,85 +62,44 @@ class Owner(Protocol):
     def on_failed(self, error: UpstreamError) -> None: ...
 
 
-class Attempt:
-    """A try that waits for its slot, or runs."""
+class Attempt(msgspec.Struct, eq=False):
+    """A try that waits for its slot, or runs. Made once a call: a struct, at a quarter of the cost
+    of a class."""
 
-    __slots__ = (
-        "_buffer",
-        "_buffered_bytes",
-        "_client_headers",
-        "_collecting",
-        "_gate",
-        "_held",
-        "_made",
-        "_ok",
-        "_pipeline",
-        "_queued_s",
-        "_state",
-        "_trickle_from",
-        "_upstream",
-        "backend",
-        "delivering",
-        "headers",
-        "id",
-        "kind",
-        "outgoing",
-        "over",
-        "owner",
-        "received_bytes",
-        "request",
-        "sent",
-        "started_mono_s",
-        "started_s",
-        "status",
-        "stream",
-        "target",
-        "ttft_s",
-    )
-
-    def __init__(
-        self,
-        owner: Owner,
-        pipeline: Pipeline,
-        state: State,
-        request: Request,
-        backend: Backend,
-        target: Target,
-        id_: str,
-        kind: str,
-        client_headers: Headers,
-        made: tuple[Outgoing, bytes] | None = None,
-    ) -> None:
-        """`request`'s `stream` says how the answer is read. `made`: what to send, where it is not
-        simply the request in the backend's format."""
-        self.owner: Owner | None = owner
-        self._pipeline = pipeline
-        self._state = state
-        self.request = request
-        self.backend = backend
-        self.target = target
-        self.id = id_
-        self.kind = kind
-        self._client_headers = client_headers
-        self._made = made
-        self._gate: Gate | None = None
-        self._upstream: Call | None = None
-        self.outgoing: Outgoing | None = None
-        self.stream: StreamScanner | None = None
-        self.sent = False
-        self.over = False
-        """Its record was made; whatever still comes is not for us."""
-        self.delivering = False
-        """Content came: from here on no other attempt may replace this one."""
-        self.status: int | None = None
-        self.ttft_s: float | None = None
-        self.headers: Headers = ()
-        self._ok = False
-        self._collecting = True
-        self._held: list[bytes] = []
-        self._buffer: list[bytes] = []
-        self._buffered_bytes = 0
-        self.received_bytes = 0
+    owner: Owner | None
+    _pipeline: Pipeline
+    _state: State
+    request: Request
+    """Its `stream` says how the answer is read."""
+    backend: Backend
+    target: Target
+    id: str
+    kind: str
+    _client_headers: Headers
+    _made: tuple[Outgoing, bytes] | None = None
+    """What to send, where it is not simply the request in the backend's format."""
+    _gate: Gate | None = None
+    _upstream: Call | None = None
+    outgoing: Outgoing | None = None
+    stream: StreamScanner | None = None
+    sent: bool = False
+    over: bool = False
+    """Its record was made; whatever still comes is not for us."""
+    delivering: bool = False
+    """Content came: from here on no other attempt may replace this one."""
+    status: int | None = None
+    started_s: float = 0.0
+    started_mono_s: float = 0.0
+    ttft_s: float | None = None
+    headers: Headers = ()
+    received_bytes: int = 0
+    _queued_s: float = 0.0
+    _trickle_from: tuple[float, int] = (0.0, 0)
+    _ok: bool = False
+    _collecting: bool = True
+    _held: list[bytes] = []
+    _buffer: list[bytes] = []
+    _buffered_bytes: int = 0
 
     @property
     def events(self) -> int:

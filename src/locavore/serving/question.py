@@ -118,7 +118,7 @@ class Question:
             self._id,
             self._kind,
             self._headers,
-            made=(way, self._asking(way, body)),
+            (way, self._asking(way, body)),
         )
         attempt.enter()
 
