@@ -31,12 +31,16 @@ def ca_file(authority: trustme.CA, tmp_path: Path) -> str:
 
 @asynccontextmanager
 async def secure(
-    script: Script, authority: trustme.CA, *names: str, alpn: list[str] | None = None
+    script: Script,
+    authority: trustme.CA,
+    *names: str,
+    version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
 ) -> AsyncIterator[tuple[int, Upstream]]:
     """A scripted upstream behind TLS for `names`; gives its port."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert(*names).configure_cert(context)
-    context.set_alpn_protocols(alpn or ["http/1.1"])
+    context.set_alpn_protocols(["http/1.1"])
+    context.maximum_version = version
     scripted = Upstream(script)
     server = await asyncio.start_server(scripted.serve, "127.0.0.1", 0, ssl=context)
     try:

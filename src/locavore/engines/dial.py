@@ -12,6 +12,8 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
+from locavore.engines.tls import TlsTransport
+
 P = TypeVar("P", bound=asyncio.Protocol)
 
 
@@ -126,6 +128,7 @@ def trust(ca_file: str | None) -> ssl.SSLContext:
     """
     context = ssl.create_default_context(cafile=ca_file)
     context.set_alpn_protocols(["http/1.1"])
+    context.options |= ssl.OP_NO_RENEGOTIATION
     if ca_file is None and not _has_system_roots() and importlib.util.find_spec("certifi"):
         import certifi
 
@@ -144,39 +147,42 @@ def _has_system_roots() -> bool:
 async def dial(protocol: P, origin: Origin, context: ssl.SSLContext | None) -> P:
     """Connect `protocol`. Raises OSError (which TLS failures are, too)."""
     loop = asyncio.get_running_loop()
-    if origin.socket_path is not None:
+    if context is not None:
+        await _dial_tls(TlsTransport(protocol, context, origin.host), origin)
+    elif origin.socket_path is not None:
         await loop.create_unix_connection(lambda: protocol, origin.socket_path)
-    elif origin.proxy is None:
-        await loop.create_connection(
-            lambda: protocol,
-            origin.host,
-            origin.port,
-            ssl=context,
-            server_hostname=origin.host if context else None,
-        )
-    elif context is None:
-        await loop.create_connection(lambda: protocol, origin.proxy.host, origin.proxy.port)
     else:
-        await _dial_tunnel(protocol, origin, origin.proxy, context)
+        to = origin.proxy or origin
+        await loop.create_connection(lambda: protocol, to.host, to.port)
     return protocol
 
 
-async def _dial_tunnel(
-    protocol: asyncio.Protocol, origin: Origin, proxy: Proxy, context: ssl.SSLContext
-) -> None:
+async def _dial_tls(tls: TlsTransport, origin: Origin) -> None:
+    loop = asyncio.get_running_loop()
+    try:
+        if origin.proxy is None:
+            await loop.create_connection(lambda: tls, origin.host, origin.port)
+        else:
+            await _dial_tunnel(tls, origin, origin.proxy)
+        await tls.connected
+    except BaseException:
+        tls.abort()
+        raise
+
+
+async def _dial_tunnel(tls: TlsTransport, origin: Origin, proxy: Proxy) -> None:
     loop = asyncio.get_running_loop()
     transport, tunnel = await loop.create_connection(
         lambda: _Tunnel(origin, proxy), proxy.host, proxy.port
     )
     try:
         await tunnel.opened
-        secured = await loop.start_tls(transport, protocol, context, server_hostname=origin.host)
     except BaseException:
         transport.abort()
         raise
-    if secured is None:
-        raise ConnectionResetError("the proxy closed the tunnel")
-    protocol.connection_made(secured)
+    tls.sent_bytes = tunnel.sent_bytes
+    transport.set_protocol(tls)
+    tls.connection_made(transport)
 
 
 class _Tunnel(asyncio.Protocol):
@@ -187,6 +193,7 @@ class _Tunnel(asyncio.Protocol):
         self._origin = origin
         self._proxy = proxy
         self._head = b""
+        self.sent_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         host = f"[{self._origin.host}]" if ":" in self._origin.host else self._origin.host
@@ -194,7 +201,9 @@ class _Tunnel(asyncio.Protocol):
         lines = [b"CONNECT %b HTTP/1.1\r\nhost: %b\r\n" % (target, target)]
         if self._proxy.authorization is not None:
             lines.append(b"proxy-authorization: %b\r\n" % self._proxy.authorization)
-        cast(asyncio.Transport, transport).write(b"".join([*lines, b"\r\n"]))
+        connect = b"".join([*lines, b"\r\n"])
+        self.sent_bytes = len(connect)
+        cast(asyncio.Transport, transport).write(connect)
 
     def data_received(self, data: bytes) -> None:
         if self.opened.done():

@@ -22,6 +22,7 @@ from locavore.engines.acked import acked_bytes
 from locavore.engines.deadlines import NEVER
 from locavore.engines.http_call import HttpCall
 from locavore.engines.known_head import KnownHead
+from locavore.engines.tls import TlsTransport
 from locavore.engines.unpacking import MAX_BODY_BYTES, Unpacker, coding_of
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Connection(asyncio.Protocol):
         self._call: HttpCall | None = None
         self._reused = False
         self._written = 0
-        self._acked_before = 0
+        self._sent_before = 0
         self._answered = False
         self._eof = False
         self._paused = False
@@ -81,10 +82,10 @@ class Connection(asyncio.Protocol):
             call.total_at = now + timeouts.total_s
         first_by = now + timeouts.first_byte_s
         self.deadline = first_by if first_by < call.total_at else call.total_at
-        if self._reused and self._engine.is_tls:
-            self._acked_before = acked_bytes(self.transport) or 0
+        if isinstance(self.transport, TlsTransport):
+            self._sent_before = self.transport.sent_bytes
         else:
-            self._acked_before = self._written
+            self._sent_before = self._written
         data = call.head + call.body
         self._written += len(data)
         self.transport.write(data)
@@ -367,4 +368,4 @@ class Connection(asyncio.Protocol):
             return True  # closed before we wrote
         acked = acked_bytes(self.transport)
         # The handshake counts as one acknowledged byte.
-        return acked is not None and acked <= self._acked_before + 1
+        return acked is not None and acked <= self._sent_before + 1
