@@ -123,7 +123,7 @@ def test_the_cost_is_told_before_anything_is_spent(
     arguments = ["calibrate", str(path), "--local", LOCAL, "--cloud", CLOUD]
     arguments += ["--url", gateway.origin, "--home", str(gateway.home)]
     result = CliRunner().invoke(main, arguments, input="n\n")
-    assert re.search(r"4 calls, about \$0\.\d+\.", result.stderr)
+    assert re.search(r"4 calls, about \$0\.\d+ if every answer", result.stderr)
     assert result.exit_code == 1
     assert upstream.requests == []
 
@@ -271,7 +271,8 @@ def test_an_interruption_stops_the_spending(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Progress, "advance", interrupted)
-    calibrate(gateway, items(300), "--at-once", "2")
+    result, _ = calibrate(gateway, items(300), "--at-once", "2")
+    assert "stopped: 1 of 600 answers are kept; the same command goes on" in result.stderr
     assert 1 <= len(upstream.requests) < 600
     monkeypatch.undo()
     log = next((gateway.home / "calibrations").glob("*.jsonl"))

@@ -111,6 +111,8 @@ def test_a_cloud_known_by_name_only_is_not_taken_for_the_test_model(tmp_path: Pa
     told = banner(config, snapshot, 4000, [])
     assert "test model" not in told
     assert "`baseline`" in told
+    assert '"model": "openai/MODEL"' in told, "a line to paste that cannot work helps nobody"
+    assert "auto" not in told.partition("Next:")[0]
 
 
 def test_other_settings_of_the_clients_page_are_valid(

@@ -213,7 +213,7 @@ def test_the_command_prints_json_with_decimal_strings(tmp_path: Path) -> None:
 def test_the_command_names_what_the_sums_leave_out(tmp_path: Path) -> None:
     reported(tmp_path, call("d1", attempt(cost=None, usage=None)))
     output = run("report", "--home", str(tmp_path))
-    assert "1 attempts have an unknown cost" in output
+    assert "Of 1 attempt the cost is unknown" in output
     assert "No comparison" in output
 
 

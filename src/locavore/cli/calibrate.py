@@ -171,7 +171,11 @@ def _progress(log: Path) -> Answers:
 
 def _consent(client: httpx2.Client, jobs: list[Job], console: Console, *, yes: bool) -> None:
     cost = _forecast_usd(client, jobs)
-    price = "an unknown amount: a model has no price" if cost is None else f"about ${cost:.4f}"
+    price = (
+        "an unknown amount: a model has no price"
+        if cost is None
+        else f"about ${cost:.4f} if every answer is as long as `default_output_tokens`"
+    )
     console.print(f"{len(jobs)} calls, {price}.", highlight=False)
     if not yes:
         click.confirm("Ask them now?", abort=True, err=True)
@@ -182,14 +186,22 @@ def _forecast_usd(client: httpx2.Client, jobs: list[Job]) -> Decimal | None:
     total, some = Decimal(0), jobs[:: max(1, len(jobs) // _ESTIMATED)]
     for job in some:
         answer = _reached(client, "/v1/route", job.item.body(job.model))
+        if answer.status_code != 200:
+            raise click.ClickException(_reason(answer))
         considered = answer.json().get("considered") or [{}]
         cost = considered[0].get("cost_usd")
-        if answer.status_code != 200:
-            raise click.ClickException(f"{job.model!r}: {answer.text[:500]}")
         if cost is None:
             return None
         total += Decimal(str(cost))
     return total / len(some) * len(jobs)
+
+
+def _reason(answer: httpx2.Response) -> str:
+    """What the gateway said was wrong."""
+    try:
+        return str(answer.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"the gateway answered {answer.status_code}: {answer.text[:300]}"
 
 
 def _fingerprint(client: httpx2.Client, local: str) -> str:
@@ -230,8 +242,14 @@ def _ask_all(
                 out.flush()
                 done[(asked.key, asked.model, asked.sample)] = asked
                 bar.advance(task)
-        except BaseException:  # Ctrl-C must stop the spending, not only the telling
+        except BaseException as stopped:  # Ctrl-C must stop the spending, not only the telling
             pool.shutdown(cancel_futures=True)
+            if isinstance(stopped, KeyboardInterrupt):
+                kept = sum((j.item.key, j.model, j.sample) in done for j in jobs)
+                console.print(
+                    f"stopped: {kept} of {len(jobs)} answers are kept; the same command goes on",
+                    highlight=False,
+                )
             raise
 
 

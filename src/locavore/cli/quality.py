@@ -42,15 +42,22 @@ def _cells(line: Achieved) -> tuple[str, ...]:
     return (
         f"{line.target:.1%}" if whole else "",
         f"{line.expected.mean:.1%}" if whole else "",
-        _interval(line.quality),
-        f"{line.judged:,} of {line.explored:,}",
-        _interval(line.form),
+        _narrow(line.quality),
+        f"{line.judged:,}\nof {line.explored:,}",
+        _narrow(line.form),
         "-" if line.agreement is None else f"{line.agreement.mean:.0%}",
     )
 
 
 def _interval(found: Estimate | None) -> str:
     return "-" if found is None else f"{found.mean:.1%} ({found.low:.1%} - {found.high:.1%})"
+
+
+def _narrow(found: Estimate | None) -> str:
+    """On two lines, so that a table has room for it in 80 columns."""
+    if found is None:
+        return "-"
+    return f"{found.mean:.1%}\n({found.low * 100:.1f}-{found.high:.1%})"
 
 
 def claim(line: Achieved) -> str:

@@ -126,13 +126,13 @@ def notes(found: Report) -> list[str]:
     said = [_comparison(total)]
     if total.unknown_cost:
         said.append(
-            f"{total.unknown_cost:,} attempts have an unknown cost: they are in no sum. "
-            "Set `price` on their backends to count them."
+            f"Of {_attempts(total.unknown_cost)} the cost is unknown, and in no sum. "
+            "Set `price` on the backend to count it."
         )
     if total.missing_usage:
-        said.append(f"{total.missing_usage:,} attempts reported no token counts.")
+        said.append(f"{_attempts(total.missing_usage)} reported no token counts.")
     if total.estimated:
-        said.append(f"{total.estimated:,} attempts are counted with our own token estimate.")
+        said.append(f"Tokens of {_attempts(total.estimated)} are our own estimate.")
     if found.rejects:
         said.append(
             f"{found.rejects:,} journal records could not be read; see `locavore ledger rejects`."
@@ -144,7 +144,10 @@ def _comparison(total: Line) -> str:
     if not total.calls:
         return "No calls yet. Point a client at the gateway: `locavore serve` prints how."
     if not total.compared:
-        return "No comparison: no call has both a known cost and a known price on the baseline."
+        return (
+            "No comparison: no call has both a known cost and a known price on the baseline. "
+            "`baseline` in the configuration names what to compare with."
+        )
     found = savings(total)
     low = "unknown" if found.low_usd is None else dollars(found.low_usd)
     return (
@@ -155,6 +158,10 @@ def _comparison(total: Line) -> str:
         f"{dollars(found.baseline_usd)} USD. "
         "Electricity and machines count only where a price is set."
     )
+
+
+def _attempts(count: int) -> str:
+    return "1 attempt" if count == 1 else f"{count:,} attempts"
 
 
 def dollars(amount: Decimal) -> str:

@@ -78,7 +78,9 @@ def banner(config: Config, snapshot: Snapshot, port: int, found: list[str]) -> s
     variable = "$LOCAVORE_KEY" if config.server.key else "$KEY"
     key = variable if snapshot.grants else "none"
     auth = f' -H "authorization: Bearer {variable}"' if snapshot.grants else ""
-    model = "auto"
+    # Without a baseline, clouds are reached by name only, and `auto` by nobody.
+    by_name = not snapshot.backends and snapshot.policy.baseline is None and snapshot.wildcards
+    model = f"{snapshot.wildcards[0].prefix}/MODEL" if by_name else "auto"
     try_it = "Try it, with a client key as KEY:" if key == "$KEY" else "Try it:"
     lines = [
         "",
@@ -92,7 +94,8 @@ def banner(config: Config, snapshot: Snapshot, port: int, found: list[str]) -> s
         "",
         "Point your tools at it:",
         f"  OpenAI SDKs   export OPENAI_BASE_URL={url}/v1 OPENAI_API_KEY={key}",
-        f"  Claude Code   ANTHROPIC_BASE_URL={url} ANTHROPIC_AUTH_TOKEN={key} claude",
+        f"  Claude Code   ANTHROPIC_BASE_URL={url} ANTHROPIC_AUTH_TOKEN={key} \\",
+        f"                  ANTHROPIC_MODEL={model} ANTHROPIC_DEFAULT_HAIKU_MODEL={model} claude",
         f"  Codex         codex -c model_provider=locavore -c model={model} \\",
         '                  -c \'model_providers.locavore={name="Locavore", '
         f'base_url="{url}/v1", wire_api="responses"}}\'',

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from locavore.compose import reach
 from locavore.compose.inventory import Inventory
 from locavore.config import Config, load
 from locavore.core.backend import Backend
@@ -70,6 +71,7 @@ async def diagnose(
         await inventory.look(own_port=config.server.port)
         snapshot = await asyncio.to_thread(inventory.compile)
         findings += _reachable(snapshot, inventory)
+        findings += await _closed(snapshot)
         findings += await asyncio.to_thread(lambda: list(_promises(config)))
         if probe:
             findings += await _probed(snapshot, config.home)
@@ -161,13 +163,15 @@ def _ledger(config: Config) -> Iterator[Finding]:
     try:
         calls = db.execute("SELECT count(*) FROM calls").fetchone()[0]
         unread = rejects(db)
+        broken = list(reach.lasting(reach.last_tries(db)))
     finally:
         db.close()
     if unread:
         what = f"{calls} calls; {len(unread)} journal records cannot be read"
         yield _warn(where, what, "`locavore ledger rejects` shows them")
     else:
-        yield _ok(where, f"{calls} calls")
+        yield _ok(where, f"{calls} {'call' if calls == 1 else 'calls'}")
+    yield from (_warn("last try", what, do) for what, do in broken)
 
 
 def _limits(config: Config) -> Iterator[Finding]:
@@ -196,6 +200,12 @@ def _reachable(snapshot: Snapshot, inventory: Inventory) -> Iterator[Finding]:
             "nothing is configured or found",
             "locavore pull qwen3-0.6b, or set OPENAI_API_KEY or ANTHROPIC_API_KEY",
         )
+    elif not snapshot.backends and snapshot.policy.baseline is None:
+        yield _warn(
+            "backends",
+            "nothing may serve `auto`: models are reached by name only",
+            "name one as `baseline` in the configuration",
+        )
     yield from (_ok("found", line) for line in inventory.found_lines())
     names = State(snapshot, _never_sent).router.names
     for line in loose_ends(snapshot.policy, names):
@@ -213,6 +223,12 @@ def _reachable(snapshot: Snapshot, inventory: Inventory) -> Iterator[Finding]:
             "only the built-in test model answers",
             "locavore pull qwen3-0.6b, or set OPENAI_API_KEY or ANTHROPIC_API_KEY",
         )
+
+
+async def _closed(snapshot: Snapshot) -> list[Finding]:
+    do = "start it, or mend the url of the backend"
+    closed = await reach.closed((*snapshot.backends, *snapshot.named))
+    return [_warn("backends", f"nothing listens at {b.url} for {b.id}", do) for b in closed]
 
 
 def _promises(config: Config) -> Iterator[Finding]:
