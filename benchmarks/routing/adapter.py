@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 
 from benchmarks.routing.outcomes import Row, local_view
-from locavore.routing.estimators.estimator import look_of, score_of
+from locavore.routing.estimators.looks import look_of, score_of
 from locavore.routing.estimators.pair import (
     Labelled,
     Stage,

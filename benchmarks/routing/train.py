@@ -17,7 +17,7 @@ import numpy.typing as npt
 from benchmarks.routing.outcomes import PEERS, SOURCES, Row, load, local_view
 from locavore.routing.estimators import features
 from locavore.routing.estimators.boost import Forest, Growth, grow
-from locavore.routing.estimators.estimator import score_of
+from locavore.routing.estimators.looks import score_of
 from locavore.routing.estimators.odds import UNKNOWN, Odds, fit_odds
 from locavore.routing.estimators.pair import unlabelled, unlabelled_post
 from locavore.routing.estimators.signals import numbers

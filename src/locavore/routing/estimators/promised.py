@@ -16,7 +16,7 @@ import msgspec
 from locavore.core.backend import Backend
 from locavore.core.errors import ConfigError
 from locavore.core.estimate import Estimate
-from locavore.routing.estimators.estimator import look_of
+from locavore.routing.estimators.looks import look_of
 from locavore.routing.estimators.pair import unlabelled, unlabelled_post
 from locavore.routing.estimators.signals import Signals
 from locavore.routing.estimators.trunk import Reading, Trunk
