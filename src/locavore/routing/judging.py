@@ -119,7 +119,7 @@ class Judge:
         try:
             looks = [self._look(*asked) for asked in _asked(request, asks, task)]
         except Exception as error:  # noqa: BLE001 - a routing model must never fail a call (C112)
-            return (), f"the estimator failed: {type(error).__name__}: {error}"[:200]
+            return (), f"the estimator failed: {_why(error)}"[:200]
         self._slow = self._slow + 1 if self._clock() - begun_s > self._deadline_s else 0
         if self._slow >= PATIENCE:
             self._resting, self._slow = PAUSE, PATIENCE - 1
@@ -133,6 +133,11 @@ class Judge:
                 self._looks.clear()
             self._looks[words, task] = look
         return look
+
+
+def _why(error: Exception) -> str:
+    """Goes into the record: what does not come from a file of ours might quote the prompt."""
+    return str(error) if isinstance(error, ConfigError) else type(error).__name__
 
 
 def _score(verdict: Verdict) -> float:
