@@ -50,6 +50,26 @@ def test_a_duration_is_in_the_first_bucket_whose_edge_it_is_below(
     assert found == {TOTAL: 1, first: 1}
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 200_000), st.integers(0, 5000)), min_size=2, max_size=20))
+def test_calls_booked_together_are_each_in_their_bucket(
+    tmp_path_factory: object, calls: list[tuple[int, int]]
+) -> None:
+    home: Path = tmp_path_factory.mktemp("home")  # type: ignore[attr-defined]
+    records = [
+        call(f"d{n}", attempt(usage=Usage(output_tokens=tokens)), duration_s=(ms + 0.5) / 1000)
+        for n, (ms, tokens) in enumerate(calls)
+    ]
+    found = counted(home, *records)
+    for name, label, values in (
+        ("request_duration", "", [ms + 0.5 for ms, _ in calls]),
+        ("token_usage", "output", [tokens for _, tokens in calls]),
+    ):
+        edges = EDGES[name]
+        expected = Counter(sum(edge < value for edge in edges) for value in values)
+        assert buckets(found, name, label) == {TOTAL: len(calls), **expected}
+
+
 def test_tokens_on_an_edge_belong_to_it(tmp_path: Path) -> None:
     used = Usage(input_tokens=64, output_tokens=65)
     found = counted(tmp_path, call("d", attempt(usage=used)))

@@ -13,7 +13,7 @@ from locavore.ledger.journal import SegmentJournal
 from locavore.ledger.migrations import steps
 from locavore.ledger.query import open_current, report
 from locavore.ledger.savings import savings
-from locavore.ledger.sqlite import store_path, transaction
+from locavore.ledger.sqlite import PAGE_BYTES, store_path, transaction
 from locavore.ledger.sums import DAY_S, HOUR_S, KEYS, MEASURES
 from tests.ledger.records import NOON_S, call
 
@@ -71,3 +71,15 @@ def test_an_earlier_ledger_keeps_what_it_had_and_goes_on(tmp_path: Path, schema:
         # Before schema 3 there was no chain, and what came before it is not covered.
         problems = verify(db).problems
         assert problems == (() if schema >= 3 else ("1 calls are in no block",))
+
+
+def test_a_new_file_has_large_pages_and_an_old_one_keeps_its_own(tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    old.mkdir()
+    written_by(EARLIER[-1], store_path(old))
+    found = []
+    for home in (old, tmp_path / "new"):
+        with contextlib.closing(open_current(home)) as db:
+            found += db.execute("PRAGMA page_size").fetchone()
+            assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert found == [4096, PAGE_BYTES]

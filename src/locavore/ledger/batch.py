@@ -91,7 +91,7 @@ class Batch:
         """Add to the sums, and note that the journal is read up to `position`."""
         turned = tables(self._groups)
         write_sums(turned, self._db)
-        write_metrics(turned, self._groups.hopped, self._db)
+        write_metrics(turned, self._groups, self._db)
         self._db.execute(
             "UPDATE writers SET segment = ?, position = ? WHERE id = ?", (*position, self._writer)
         )

@@ -5,7 +5,6 @@ Summing a group column by column is several times faster than counting row by ro
 
 from collections import defaultdict
 from collections.abc import Sequence
-from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -22,38 +21,40 @@ from locavore.ledger.rows import (
 Key = tuple[Any, ...]
 """Hour since 1970, tenant, team, key, task, format, backend, provider, place."""
 HOUR_MS = 3_600_000
-_STARTED = CALL_COLUMNS.index("started_ms")
 _PARENT = CALL_COLUMNS.index("parent_id")
+_STARTED = CALL_COLUMNS.index("started_ms")
+_TENANT = CALL_COLUMNS.index("tenant")
+_TEAM = CALL_COLUMNS.index("team")
+_KEY = CALL_COLUMNS.index("key")
+_TASK = CALL_COLUMNS.index("task")
+_FORMAT = CALL_COLUMNS.index("format")
 _FINAL = CALL_COLUMNS.index("backend")
-_OF_CALL = itemgetter(*map(CALL_COLUMNS.index, ("tenant", "team", "key", "task", "format")))
 _BACKEND = ATTEMPT_COLUMNS.index("backend")
+_PROVIDER = ATTEMPT_COLUMNS.index("provider")
+_PLACE = ATTEMPT_COLUMNS.index("place")
 _KIND = ATTEMPT_COLUMNS.index("kind")
-_OF_ATTEMPT = itemgetter(*map(ATTEMPT_COLUMNS.index, ("backend", "provider", "place")))
-_NOBODY = ("", "", "")
-
+_SUMMED_OF_CALLS = (
+    "stream", "outcome", "duration_ms", "unknown_cost", "cost_pico", "baseline_pico",
+)  # fmt: skip
+_SUMMED_OF_ATTEMPTS = (
+    "duration_ms", "fault", "input_tokens", "output_tokens", "cache_read_tokens",
+    "cache_write_tokens", "reasoning_tokens", "estimated", "cost_pico",
+)  # fmt: skip
 
 Hopped = tuple[str, Sequence[Row]]
 """Format and attempts of a call that took more than one."""
 
 
-class Entry(msgspec.Struct, frozen=True, gc=False):
-    """A client's call."""
-
-    call: Row
-    answer: Row | None
-    """The attempt that answered, or came last."""
-    exact: bool
-    """The baseline served it."""
-    chosen: SlimConsidered | None
-    """The first candidate of its decision; excluded when nothing was left."""
-
-
 class Group(msgspec.Struct, frozen=True):
-    """What has one key."""
+    """What has one key. `calls`, `answers` and `exact` are clients' calls, one item each."""
 
     attempts: list[Row] = []
-    calls: list[Entry] = []
+    calls: list[Row] = []
     """Those answered by this backend."""
+    answers: list[Row | None] = []
+    """The attempt that answered, or came last."""
+    exact: list[bool] = []
+    """The baseline served it."""
     beside: list[Row] = []
     """Calls made for another call: judges, shadows. They are no calls of a client."""
 
@@ -64,33 +65,53 @@ class Groups(defaultdict[Key, Group]):
     def __init__(self) -> None:
         super().__init__(Group)
         self.hopped: list[Hopped] = []
+        self.chosen: list[SlimConsidered | None] = []
+        """Of each client's call the first candidate of its decision; excluded when nothing was
+        left."""
 
     def add(self, call: Row, attempts: Sequence[Row], decision: SlimDecision) -> None:
-        """Sort in one call and its attempts."""
-        head: Key = (call[_STARTED] // HOUR_MS, *_OF_CALL(call))  # type: ignore[operator]
+        """Sort in one call and its attempts.
+
+        Keys are built in one go, because every call of the gateway comes by here.
+        """
         if len(attempts) == 1:
             answer: Row | None = attempts[0]
-            group = self[(*head, *_OF_ATTEMPT(attempts[0]))]
+            group = self[_key(call, attempts[0])]
             group.attempts.append(attempts[0])
         else:
-            answer, group = self._add_attempts(head, call, attempts)
+            answer, group = self._add_attempts(call, attempts)
         if call[_PARENT] is None:
-            exact = call[_FINAL] == decision.baseline
-            group.calls.append(Entry(call, answer, exact, decision.considered.first))
+            group.calls.append(call)
+            group.answers.append(answer)
+            group.exact.append(call[_FINAL] == decision.baseline)
+            self.chosen.append(decision.considered.first)
         else:
             group.beside.append(call)
 
-    def _add_attempts(
-        self, head: Key, call: Row, attempts: Sequence[Row]
-    ) -> tuple[Row | None, Group]:
+    def _add_attempts(self, call: Row, attempts: Sequence[Row]) -> tuple[Row | None, Group]:
         """(the answering attempt, the group that the call belongs to)."""
         answer = None
         for attempt in attempts:
-            self[(*head, *_OF_ATTEMPT(attempt))].attempts.append(attempt)
+            self[_key(call, attempt)].attempts.append(attempt)
             if attempt[_BACKEND] == call[_FINAL] and (answer is None or attempt[_KIND] != SAMPLE):
                 answer = attempt
-        self.hopped.append((head[-1], attempts))
-        return answer, self[(*head, *(_NOBODY if answer is None else _OF_ATTEMPT(answer)))]
+        self.hopped.append((str(call[_FORMAT]), attempts))
+        return answer, self[_key(call, answer)]
+
+
+def _key(call: Row, attempt: Row | None) -> Key:
+    """One expression, because every call of the gateway comes by here."""
+    return (
+        call[_STARTED] // HOUR_MS,  # type: ignore[operator]
+        call[_TENANT],
+        call[_TEAM],
+        call[_KEY],
+        call[_TASK],
+        call[_FORMAT],
+        "" if attempt is None else attempt[_BACKEND],
+        "" if attempt is None else attempt[_PROVIDER],
+        "" if attempt is None else attempt[_PLACE],
+    )
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -109,15 +130,16 @@ def tables(groups: Groups) -> list[Table]:
         Table(
             key,
             group,
-            columns(CALL_COLUMNS, [entry.call for entry in group.calls]),
-            columns(ATTEMPT_COLUMNS, group.attempts),
+            columns(CALL_COLUMNS, _SUMMED_OF_CALLS, group.calls),
+            columns(ATTEMPT_COLUMNS, _SUMMED_OF_ATTEMPTS, group.attempts),
         )
         for key, group in groups.items()
     ]
 
 
-def columns(names: Sequence[str], rows: Sequence[Row]) -> dict[str, Any]:
-    """Column -> its values, in the order of the rows."""
-    if not rows:
-        return dict.fromkeys(names, ())
-    return dict(zip(names, zip(*rows, strict=True), strict=True))
+def columns(
+    names: Sequence[str], wanted: Sequence[str], rows: Sequence[Row]
+) -> dict[str, list[Any]]:
+    """Column -> its values, in the order of the rows; `names`: what the rows are made of."""
+    places = ((name, names.index(name)) for name in wanted)
+    return {name: [row[place] for row in rows] for name, place in places}

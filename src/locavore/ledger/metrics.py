@@ -5,19 +5,19 @@ are those of OpenTelemetry's GenAI semantic conventions ("Semantic conventions f
 metrics", status Development, read 2026-11); durations are whole milliseconds, as in the books.
 """
 
+import math
 from bisect import bisect_left, bisect_right
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
-from itertools import pairwise
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import compress, pairwise
 from operator import itemgetter
 from typing import Any
 
 import msgspec
 
 from locavore.ledger.database import Database
-from locavore.ledger.groups import Entry, Group, Hopped, Table, columns
-from locavore.ledger.rows import ATTEMPT_COLUMNS, CALL_COLUMNS, Row, SlimConsidered
+from locavore.ledger.groups import Group, Groups, Table
+from locavore.ledger.rows import ATTEMPT_COLUMNS, Row, SlimConsidered
 
 DURATION_MS = tuple(10 * 2**n for n in range(14))
 """10 ms to 81.92 s."""
@@ -36,15 +36,9 @@ COUNTERS = ("retry", "fallback", "escalation", "decision")
 TOTAL = -1
 """Bucket of the row that holds a histogram's count and sum."""
 
-_BUCKET: dict[str, Callable[[int], int]] = {
-    # The books cut milliseconds off, so a value below an edge is one that is cut to less than it.
-    name: partial(bisect_left if name == "token_usage" else bisect_right, edges)
-    for name, edges in EDGES.items()
-}
 _KIND = ATTEMPT_COLUMNS.index("kind")
 _FAULT = ATTEMPT_COLUMNS.index("fault")
 _WHO = itemgetter(ATTEMPT_COLUMNS.index("provider"), ATTEMPT_COLUMNS.index("model"))
-_STREAM = CALL_COLUMNS.index("stream")
 _PACE = itemgetter(*map(ATTEMPT_COLUMNS.index, ("ttft_ms", "duration_ms", "output_tokens")))
 _FORMAT_AT = 5
 """In a group's key."""
@@ -74,24 +68,24 @@ class Sample(msgspec.Struct, frozen=True):
 
 
 Added = dict[Key, list[int]]
+Observed = defaultdict[tuple[str, Who, str], list[int]]
+"""Histogram, `Who`, label -> what was observed."""
 
 
-def write_metrics(tables: list[Table], hopped: Iterable[Hopped], db: Database) -> None:
+def write_metrics(tables: Iterable[Table], groups: Groups, db: Database) -> None:
     """Add to the store, inside the caller's transaction."""
-    added: Added = {}
-    decided: Counter[SlimConsidered | None] = Counter()
+    observed: Observed = defaultdict(list)
     for table in tables:
-        group = table.group
-        who = _who(table.key[_FORMAT_AT], group)
-        if group.calls:
-            _observe_calls(added, who, table.calls)
-            _observe_streams(added, who, group.calls)
-            decided.update([entry.chosen for entry in group.calls])
-        if group.attempts:
-            _observe_attempts(added, who, table)
-    for chosen, n in decided.items():
+        who = _who(table.key[_FORMAT_AT], table.group)
+        _observe_calls(observed, who, table.calls)
+        _observe_streams(observed, who, table)
+        _observe_attempts(observed, who, table.attempts)
+    added: Added = {}
+    for (name, who, label), values in observed.items():
+        _add_histogram(added, (name, *who, label), values)
+    for chosen, n in Counter(groups.chosen).items():
         added.setdefault(_decision(chosen), [0, 0])[0] += n
-    for format_, attempts in hopped:
+    for format_, attempts in groups.hopped:
         for hop in _hops(format_, attempts):
             added.setdefault(hop, [0, 0])[0] += 1
     db.executemany(_UPSERT, [(*key, *row) for key, row in added.items()])
@@ -118,55 +112,61 @@ def _hops(format_: str, attempts: Sequence[Row]) -> Iterator[Key]:
             yield (kind, format_, *_WHO(attempt), str(before[_FAULT] or "doubt"), 0)
 
 
-def _observe_calls(added: Added, who: Who, found: dict[str, Any]) -> None:
-    outcomes, durations = found["outcome"], found["duration_ms"]
-    for outcome in set(outcomes):
-        took = durations
-        if outcomes.count(outcome) < len(outcomes):
-            took = [ms for ms, o in zip(durations, outcomes, strict=True) if o == outcome]
-        _observe(added, "request_duration", who, "" if outcome == "served" else outcome, took)
+def _observe_calls(observed: Observed, who: Who, calls: dict[str, Any]) -> None:
+    for outcome, took in _split(calls["outcome"], calls["duration_ms"]):
+        observed["request_duration", who, "" if outcome == "served" else outcome] += took
 
 
-def _observe_attempts(added: Added, who: Who, table: Table) -> None:
-    faults = set(table.attempts["fault"])
-    for fault in faults:
-        found = table.attempts
-        if len(faults) > 1:
-            chosen = [row for row in table.group.attempts if row[_FAULT] == fault]
-            found = columns(ATTEMPT_COLUMNS, chosen)
-        label = "" if fault is None else str(fault)
-        _observe(added, "operation_duration", who, label, found["duration_ms"])
-        for kind in ("input", "output"):
-            known = [n for n in found[f"{kind}_tokens"] if n is not None]
-            _observe(added, "token_usage", who, kind, known)
+def _observe_attempts(observed: Observed, who: Who, attempts: dict[str, Any]) -> None:
+    for fault, took in _split(attempts["fault"], attempts["duration_ms"]):
+        observed["operation_duration", who, fault or ""] += took
+    for kind in ("input", "output"):
+        tokens = attempts[f"{kind}_tokens"]
+        known = [n for n in tokens if n is not None] if None in tokens else tokens
+        observed["token_usage", who, kind] += known
 
 
-def _observe_streams(added: Added, who: Who, calls: list[Entry]) -> None:
+def _split(labels: Sequence[str | None], values: list[int]) -> Iterator[tuple[Any, list[int]]]:
+    """Each label and its values; as a rule there is one."""
+    found = set(labels)
+    if len(found) == 1:
+        yield found.pop(), values
+        return
+    for label in found:
+        yield label, [value for value, other in zip(values, labels, strict=True) if other == label]
+
+
+def _observe_streams(observed: Observed, who: Who, table: Table) -> None:
     """When the tokens of served streams came; a whole answer has no first one."""
     streams: list[Any] = [
-        _PACE(entry.answer)
-        for entry in calls
-        if entry.call[_STREAM] and entry.answer is not None and entry.answer[_FAULT] is None
+        _PACE(answer)
+        for answer in compress(table.group.answers, table.calls["stream"])
+        if answer is not None and answer[_FAULT] is None
     ]
     told = [row for row in streams if row[0] is not None]
-    _observe(added, "time_to_first_token", who, "", [ttft for ttft, _, _ in told])
-    paces = [
+    observed["time_to_first_token", who, ""] += [ttft for ttft, _, _ in told]
+    observed["time_per_output_token", who, ""] += [
         (duration - ttft) * 1000 // (tokens - 1)
         for ttft, duration, tokens in told
         if tokens is not None and tokens > 1
     ]
-    _observe(added, "time_per_output_token", who, "", paces)
 
 
-def _observe(added: Added, name: str, who: Who, label: str, values: Sequence[int]) -> None:
-    """One histogram's observations; the total first, then each bucket for itself."""
+def _add_histogram(added: Added, head: tuple[str, str, str, str, str], values: list[int]) -> None:
+    """The total, then each bucket for itself. Looking for the edges among sorted values is faster
+    than looking for each value among the edges."""
     if not values:
         return
-    total = added.setdefault((name, *who, label, TOTAL), [0, 0])
-    total[0] += len(values)
-    total[1] += sum(values)
-    for bucket, n in Counter(map(_BUCKET[name], values)).items():
-        added.setdefault((name, *who, label, bucket), [0, 0])[0] += n
+    values.sort()
+    added[*head, TOTAL] = [len(values), sum(values)]
+    # The books cut milliseconds off, so a value below an edge is one that is cut to less than it.
+    below = bisect_right if head[0] == "token_usage" else bisect_left
+    start = 0
+    for bucket, edge in enumerate((*EDGES[head[0]], math.inf)):
+        end = below(values, edge, start)
+        if end > start:
+            added[*head, bucket] = [end - start, 0]
+        start = end
 
 
 def samples(db: Database) -> list[Sample]:

@@ -224,7 +224,8 @@ def rows_of(seq: int, writer: int, call: SlimCall) -> tuple[Row, list[Row]]:
                 cost.source,
             )
         )
-    decision, baseline, final = call.decision, call.baseline_cost, final_attempt(call)
+    decision, baseline = call.decision, call.baseline_cost
+    final = call.attempts[0] if len(attempts) == 1 else final_attempt(call)
     row = (
         seq,
         call.id,

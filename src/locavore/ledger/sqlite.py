@@ -14,6 +14,9 @@ from locavore.ledger.tail import Position
 
 BUSY_S = 5.0
 """How long one process waits for another one's transaction."""
+PAGE_BYTES = 16_384
+"""Of a new file; an old one keeps its own. Each page is written on its own, to the log and to the
+file, so that SQLite's 4,096 bytes cost a call of the gateway 4 µs more."""
 
 
 def store_path(home: Path) -> Path:
@@ -35,6 +38,7 @@ def connect(path: Path, *, busy_s: float = BUSY_S) -> sqlite3.Connection:
         _bind_quickly()
         db = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
         try:
+            db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
             _use_wal(db, busy_s)
             # Power loss may cost the last batches, never the file's consistency.
             db.execute("PRAGMA synchronous = NORMAL")

@@ -8,7 +8,7 @@ from itertools import compress
 from typing import Any
 
 from locavore.ledger.database import Database
-from locavore.ledger.groups import Entry, Key, Table, columns
+from locavore.ledger.groups import Group, Key, Table
 from locavore.ledger.rows import ATTEMPT_COLUMNS, CALL_COLUMNS
 
 HOUR_S, DAY_S = 3600, 86_400
@@ -58,6 +58,8 @@ _UPSERT = (
 )
 _COST = ATTEMPT_COLUMNS.index("cost_pico")
 _ESTIMATED = ATTEMPT_COLUMNS.index("estimated")
+_CALL_COST = CALL_COLUMNS.index("cost_pico")
+_CALL_UNKNOWN = CALL_COLUMNS.index("unknown_cost")
 
 
 def write_sums(tables: list[Table], db: Database) -> None:
@@ -74,11 +76,13 @@ def write_sums(tables: list[Table], db: Database) -> None:
 
 def _summed(table: Table) -> list[int]:
     """In the order of `MEASURES`."""
-    calls, beside = table.calls, columns(CALL_COLUMNS, table.group.beside)
-    baseline = _of_baseline(calls, table.group.calls)
-    baseline[1] += sum(beside["cost_pico"])
-    baseline[4:6] = [sum(beside["cost_pico"]), sum(beside["unknown_cost"])]
-    return [*_of_calls(calls), *_of_attempts(table.attempts), *baseline]
+    baseline = _of_baseline(table.calls, table.group)
+    beside: list[Any] = table.group.beside
+    if beside:
+        baseline[4] = sum(call[_CALL_COST] for call in beside)
+        baseline[5] = sum(call[_CALL_UNKNOWN] for call in beside)
+        baseline[1] += baseline[4]
+    return [*_of_calls(table.calls), *_of_attempts(table.attempts), *baseline]
 
 
 def _of_calls(calls: dict[str, Any]) -> list[int]:
@@ -99,17 +103,17 @@ def _of_attempts(found: dict[str, Any]) -> list[int]:
     ]
 
 
-def _of_baseline(calls: dict[str, Any], entries: list[Entry]) -> list[int]:
+def _of_baseline(calls: dict[str, Any], group: Group) -> list[int]:
     """Of the calls that have a price on the baseline and no unknown cost of their own."""
     priced = zip(calls["baseline_pico"], calls["unknown_cost"], strict=True)
     kept = [baseline is not None and not unknown for baseline, unknown in priced]
     prices = list(compress(calls["baseline_pico"], kept))
     paid = sum(compress(calls["cost_pico"], kept))
-    answers: list[Any] = [entry.answer for entry in compress(entries, kept)]
-    exact = [entry.exact for entry in compress(entries, kept)]
+    answers: list[Any] = list(compress(group.answers, kept))
+    exact = list(compress(group.exact, kept))
     guessed = [
         a is not None and a[_ESTIMATED] and not e for a, e in zip(answers, exact, strict=True)
     ]
-    retries = paid - sum(answer[_COST] for answer in answers if answer is not None)
+    retries = paid - sum([answer[_COST] for answer in answers if answer is not None])
     exactly, roughly = sum(compress(prices, exact)), sum(compress(prices, guessed))
     return [len(prices), paid, sum(prices), retries, 0, 0, exactly, roughly]
