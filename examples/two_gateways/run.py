@@ -7,6 +7,7 @@ code 0: exactly 12 were served and the books balance; 3: a server is not install
 """
 
 import http.client
+import importlib.util
 import json
 import os
 import shutil
@@ -66,6 +67,9 @@ def main() -> int:
     postgres = _postgres_bin()
     if valkey is None or postgres is None:
         print("missing: PostgreSQL or Valkey/Redis; apt install postgresql redis-server")
+        return 3
+    if not all(importlib.util.find_spec(module) for module in ("asyncpg", "redis")):
+        print("missing: .venv/bin/python -m pip install -e '.[postgres,valkey]'")
         return 3
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lv")))

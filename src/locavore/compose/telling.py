@@ -36,7 +36,8 @@ def telemetry(
         raise ConfigError(
             [
                 "OTEL_EXPORTER_OTLP_ENDPOINT asks for telemetry, which needs "
-                f"`pip install 'locavore[otel]'` ({error.name} is missing); OTEL_SDK_DISABLED=true "
+                f"`pip install 'locavore[otel]'`, in a checkout `pip install -e '.[otel]'` "
+                f"({error.name} is missing); OTEL_SDK_DISABLED=true "
                 "turns it off"
             ]
         ) from None

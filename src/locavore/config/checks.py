@@ -100,7 +100,7 @@ def _check_ledger(ledger: LedgerTable, reader: Reader) -> None:
             what = f"expected {', '.join(f'{s}://...' for s in schemes)}"
             reader.problem(f"ledger.{name}", f"{what}, got a secret of another form")
         elif module and importlib.util.find_spec(module) is None:
-            what = f"needs `pip install 'locavore[{extra}]'`"
+            what = f"needs `pip install 'locavore[{extra}]'` (in a checkout: -e '.[{extra}]')"
             reader.problem(f"ledger.{name}", what)
     if ledger.alert_secret is not None and not _is_webhook_secret(ledger.alert_secret):
         reader.problem("ledger.alert_secret", "expected Base64 after whsec_, got something else")
