@@ -4,16 +4,14 @@ import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 
-import msgspec
 import pytest
 
-from locavore.routing.estimators import trunk
-from locavore.routing.estimators.promised import FOLDER, Entry, Promises, save
-from locavore.routing.promise import Label, Target, make_promise
+from locavore.routing.estimators.promised import FOLDER, save
 from locavore.testing import ScriptedUpstream, replies
 from tests.conformance.namespaces import INTERNET, Building, unavailable
 from tests.conformance.test_labels_netns import CONFIG, LABELLED, Scene
 from tests.e2e.serving import Serving
+from tests.promises import entry
 
 MISSING = unavailable()
 pytestmark = [
@@ -21,21 +19,6 @@ pytestmark = [
     pytest.mark.xdist_group("namespaces"),
 ]
 EXPLORED = CONFIG + "\n[explore]\nshare = 1.0\nkeep_answers_s = 600\n"
-
-
-def keeping_everything() -> Entry:
-    look = Promises(trunk.load(), ()).look
-    labels = [Label(look=look(f"ask {k}", "chat", None), weak=1.0, strong=1.0) for k in range(400)]
-    made = msgspec.structs.replace(make_promise(labels, Target(quality=0.9)), threshold=-9.0)
-    return Entry(
-        local="home/m",
-        cloud="cloud/big",
-        pre=made,
-        local_quality=1.0,
-        cloud_quality=1.0,
-        made_s=0.0,
-        looks=False,
-    )
 
 
 @pytest.fixture
@@ -49,7 +32,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
             home = stack.enter_context(ScriptedUpstream())
             home.always(replies.chat("Local."))
             folder = tmp_path_factory.mktemp("explored")
-            save(folder / FOLDER, keeping_everything())
+            save(folder / FOLDER, entry("home/m", "cloud/big"))
             config = EXPLORED.format(cloud=cloud.url, home=home.url)
             serving = stack.enter_context(Serving(folder, config, "--workers=1"))
         yield Scene(building, serving, home, cloud)

@@ -3,18 +3,15 @@
 import json
 from pathlib import Path
 
-import msgspec
-
 from locavore.core.decision import Explored
 from locavore.ledger.journal import SegmentJournal
 from locavore.ledger.verdicts import Verdict, VerdictStore
-from locavore.routing.estimators import trunk
-from locavore.routing.estimators.promised import FOLDER, Entry, Promises, read, save
-from locavore.routing.promise import Label, Target, make_promise
+from locavore.routing.estimators.promised import FOLDER, read, save
 from locavore.testing.replies import chat
 from locavore.testing.upstream import Received, Reply, ScriptedUpstream
 from tests.e2e.serving import QUIET, Serving, eventually, locavore
 from tests.ledger.records import attempt, call, decision
+from tests.promises import entry
 
 LOCAL, CLOUD = "home/small", "cloud/big"
 CONFIG = """
@@ -42,16 +39,6 @@ def answer(received: Received) -> Reply:
     return chat("yes", model=json.loads(received.body)["model"])
 
 
-def entry(made_s: float) -> Entry:
-    """A promise that keeps everything at home."""
-    look = Promises(trunk.load(), ()).look
-    labels = [Label(look=look(f"ask {k}", "chat", None), weak=1.0, strong=1.0) for k in range(400)]
-    made = msgspec.structs.replace(make_promise(labels, Target(quality=0.9)), threshold=-9.0)
-    return Entry(
-        local=LOCAL, cloud=CLOUD, pre=made, local_quality=1.0, cloud_quality=1.0, made_s=made_s
-    )
-
-
 def judged_badly(home: Path, promise: str, calls: int) -> None:
     """Explored calls, as a worker's journal has them, that the local model got wrong."""
     journal = SegmentJournal(home)
@@ -75,7 +62,7 @@ def test_a_broken_promise_is_withdrawn_from_all_workers_and_a_new_one_taken_up(
     tmp_path: Path,
 ) -> None:
     home = tmp_path / "home"
-    first = entry(1.0)
+    first = entry(LOCAL, CLOUD, made_s=1.0)
     save(home / FOLDER, first)
     with ScriptedUpstream() as upstream:
         upstream.always(answer)
@@ -91,6 +78,6 @@ def test_a_broken_promise_is_withdrawn_from_all_workers_and_a_new_one_taken_up(
         with Serving(home, CONFIG.format(url=upstream.url) + QUIET) as gateway:
             assert places(gateway) == {CLOUD}, "withdrawn over a restart, too"
             assert "WITHDRAWN" in locavore("report", home=home).stdout
-            save(home / FOLDER, entry(2.0))  # as `locavore calibrate` does
+            save(home / FOLDER, entry(LOCAL, CLOUD, made_s=2.0))  # as `locavore calibrate` does
             eventually(lambda: places(gateway) == {LOCAL}, "the new promise is taken up")
             assert gateway.stop() == 0

@@ -6,27 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-import msgspec
 import pytest
 
 from locavore.core.estimate import Estimate
 from locavore.evidence.watch import Watch
 from locavore.ledger.query import open_current
 from locavore.ledger.verdicts import explored
-from locavore.routing.estimators import trunk
 from locavore.routing.estimators.promised import (
     FOLDER,
-    Entry,
-    Promises,
     Withdrawal,
     read,
     save,
     withdraw,
 )
-from locavore.routing.promise import Label, Target, make_promise
 from locavore.testing.gateway import RunningGateway
 from locavore.testing.replies import chat
 from locavore.testing.upstream import Received, Reply, ScriptedUpstream
+from tests.promises import entry
 
 LOCAL, CLOUD = "home/small", "cloud/big"
 CONFIG = """
@@ -63,16 +59,6 @@ def answer(received: Received) -> Reply:
     return chat("Bonn" if body["model"] == "big" else "Berlin", model=body["model"])
 
 
-def entry() -> Entry:
-    """A promise that keeps everything at home."""
-    look = Promises(trunk.load(), ()).look
-    labels = [Label(look=look(f"ask {k}", "chat", None), weak=1.0, strong=1.0) for k in range(400)]
-    made = msgspec.structs.replace(make_promise(labels, Target(quality=0.9)), threshold=-9.0)
-    return Entry(
-        local=LOCAL, cloud=CLOUD, pre=made, local_quality=1.0, cloud_quality=1.0, made_s=0.0
-    )
-
-
 @pytest.fixture
 def upstream() -> Iterator[ScriptedUpstream]:
     with ScriptedUpstream() as found:
@@ -83,7 +69,7 @@ def upstream() -> Iterator[ScriptedUpstream]:
 @pytest.fixture
 def gateway(upstream: ScriptedUpstream, tmp_path: Path) -> Iterator[RunningGateway]:
     home = tmp_path / "home"
-    save(home / FOLDER, entry())
+    save(home / FOLDER, entry(LOCAL, CLOUD))
     with RunningGateway(home, CONFIG.format(url=upstream.url)) as running:
         yield running
 

@@ -15,9 +15,9 @@ from locavore.routing.conversation import Talk
 from locavore.routing.estimators import trunk
 from locavore.routing.estimators.promised import Entry, Promises
 from locavore.routing.explore import draws
-from locavore.routing.promise import Label, Promise, Target, make_promise
 from locavore.routing.router import Router
 from locavore.wire.formats import FORMATS
+from tests.promises import entry as promised
 
 LOCAL, CLOUD = "vllm/small", "openai/large"
 
@@ -40,27 +40,9 @@ def backend(id_: str, place: Place, mtok: str) -> Backend:
 BACKENDS = (backend(CLOUD, Place.PUBLIC_API, "5"), backend(LOCAL, Place.ON_PREM, "0.1"))
 
 
-def promise(*, keeps: bool) -> Promise:
-    """One that keeps every call, or none."""
-    look = Promises(trunk.load(), ()).look
-    labels = [
-        Label(look=look(f"ask {k}", "chat", None), weak=float(keeps), strong=1.0)
-        for k in range(400)
-    ]
-    made = make_promise(labels, Target(quality=0.9))
-    return msgspec.structs.replace(made, threshold=-9.0 if keeps else None)
-
-
 @pytest.fixture(scope="module", params=[True, False], ids=["kept", "not_kept"])
 def entry(request: pytest.FixtureRequest) -> Entry:
-    return Entry(
-        local=LOCAL,
-        cloud=CLOUD,
-        pre=promise(keeps=request.param),
-        local_quality=1.0,
-        cloud_quality=1.0,
-        made_s=0.0,
-    )
+    return promised(LOCAL, CLOUD, keeps=request.param)
 
 
 def router(entry: Entry | None, share: float = 1.0, **policy: Any) -> Router:
