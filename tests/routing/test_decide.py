@@ -387,6 +387,34 @@ def test_a_named_backend_has_no_fallbacks_unless_configured() -> None:
     assert codes(found, "cloud/small") == {"configured_fallback"}
 
 
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"failure_rates": {"home/good": 0.5}},
+        {"limits": Require(max_cost_usd=Decimal(1))},
+        {"fallbacks": False},
+        {"unavailable": {"home/weak": "breaker_open"}},
+    ],
+    ids=lambda state: next(iter(state)),
+)
+def test_c110_a_named_backend_alone_is_accounted_for_like_one_with_a_fallback(
+    state: dict[str, Any],
+) -> None:
+    policy = msgspec.structs.replace(ROUTE, fallbacks={"home/good": ("cloud/small",)})
+    alone = decide(request("home/good"), **state)
+    followed = decide(request("home/good"), policy, **state)
+    assert alone.considered == followed.considered[:1]
+    assert alone.given is not None
+    assert alone.given == followed.given
+    assert decide(request("home/good"), given=alone.given) == alone
+
+
+def test_what_is_doubtful_about_a_named_backend_is_noted_when_it_is_alone() -> None:
+    odd = backend("home/odd", Place.ON_PREM, prefill_tokens_s=1.0)
+    found = decide(request("home/odd"), backends=(odd,))
+    assert codes(found, "home/odd") == {"named", "slow", "cost_unknown"}
+
+
 def test_c56_configured_fallbacks_stay_within_the_limits() -> None:
     policy = msgspec.structs.replace(
         with_rule(farthest=Place.ON_PREM), fallbacks={"home/good": ("cloud/small", "home/weak")}

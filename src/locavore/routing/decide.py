@@ -107,8 +107,8 @@ def choose(
     prices: Prices = cost_of,
 ) -> Decision:
     """The second half of `decide`."""
-    options = found.options
-    alone = len(options) == 1 and resolved.named and not found.excluded
+    options, named = found.options, resolved.virtual is None
+    alone = named and len(options) == 1 and not found.excluded
     usage = expected_usage(facts, policy)
     weigher = Weigher(request, facts, call, found.limits, policy, latency, prices, usage)
     rows: list[Row] = []
@@ -121,7 +121,7 @@ def choose(
         if alone:
             return _settled(weighed, request, facts, resolved, call, policy)
         rows.append(weighed)
-    if len(rows) > 1 and not resolved.named:  # a named backend and its fallbacks keep their order
+    if len(rows) > 1 and not named:  # a named backend and its fallbacks keep their order
         rows.sort(key=_rank)
     return _decision(rows, excluded, request, facts, resolved, call, policy)
 
@@ -130,27 +130,18 @@ def _settled(
     row: Row, request: Request, facts: Facts, resolved: Resolved, call: Call, policy: Policy
 ) -> Decision:
     """What `_decision` says of one named backend alone: most calls, and nothing to rank."""
-    option = row.option
-    account = Considered(
-        id=option.id,
-        place=option.place,
-        verdict="chosen",
-        reasons=option.notes,
-        cost_usd=row.cost_usd,
-        quality=option.quality,
-        ttft_s=row.ttft_s,
-    )
     return Decision(
         id=call.decision_id,
         requested=request.model,
         resolved=resolved.kind,
-        chosen=option.id,
-        considered=(account,),
+        chosen=row.option.id,
+        considered=(_line(row, "chosen", row.notes),),
         facts=facts,
         stage=policy.stage,
         posture=policy.posture,
         baseline=policy.baseline,
         policy_version=policy.version,
+        given=_given(call),
     )
 
 
@@ -163,10 +154,11 @@ def _decision(
     call: Call,
     policy: Policy,
 ) -> Decision:
+    named = resolved.virtual is None
     observing = resolved.virtual == "auto" and policy.stage == "observe" and policy.baseline
     would_choose = rows[0].option.id if rows else None
     baseline = None
-    if not resolved.named and policy.baseline is not None:
+    if not named and policy.baseline is not None:
         for row in rows:
             if row.option.id == policy.baseline:
                 baseline = row
@@ -174,7 +166,7 @@ def _decision(
         if observing and baseline is not None and baseline is not rows[0]:
             rows = [baseline, *(r for r in rows if r is not baseline)]
     spares = _spares(rows, policy.max_fallbacks) if call.fallbacks else []
-    why = () if resolved.named else _why(rows, baseline, observing=bool(observing))
+    why = () if named else _why(rows, baseline, observing=bool(observing))
     first = rows[0] if rows else None
     asked = _asked(first) if first is not None else ()
     spared = "over_fallbacks" if call.fallbacks else "no_fallback"
@@ -231,8 +223,13 @@ def _plan(row: Row) -> CascadePlan | None:
 def _given(call: Call) -> Given | None:
     """What a replay must be told to decide the same (C110)."""
     limits = None if call.limits is NO_LIMIT or call.limits == NO_LIMIT else call.limits
-    state = call.unavailable or call.failure_rates or call.late_shares or call.home or call.unjudged
-    if not state and limits is None and call.fallbacks:
+    if (
+        limits is None
+        and call.fallbacks
+        and not (
+            call.unavailable or call.failure_rates or call.late_shares or call.home or call.unjudged
+        )
+    ):
         return None
     return Given(
         limits=limits,
@@ -271,6 +268,11 @@ def _account(
     verdict = "chosen" if row is first else "fallback" if row in spares else "allowed"
     if verdict == "allowed" and option.cloud is None and option.id not in asked:
         notes = (*notes, spared)
+    return _line(row, verdict, notes)
+
+
+def _line(row: Row, verdict: str, notes: tuple[str, ...]) -> Considered:
+    option = row.option
     if row.slow:
         notes = (*notes, "slow")
     if row.cost_usd is None:

@@ -178,25 +178,25 @@ class Router:
             )
         else:
             call = _again(decision_id, given)
-        return self._decided(route, request, facts, call, asks)
-
-    def _decided(
-        self, route: Route, request: Request, facts: Facts, call: Call, asks: Asks | None
-    ) -> Decision:
+        if self.judge is not None and asks is not None and not route.resolved.named:
+            return self._promised(self.judge, route, request, facts, call, asks)
         found = self._survey(route, request, facts, call)
-        judge = self.judge if asks is not None and not route.resolved.named else None
-        if judge is not None and asks is not None:
-            found, unjudged = judge.applied(
-                found, request, asks, facts.task, unjudged=call.unjudged
-            )
-            if unjudged:
-                call = msgspec.structs.replace(call, unjudged=unjudged)
+        return choose(
+            found, request, facts, route.resolved, call, policy=self.policy, latency=self.latency
+        )
+
+    def _promised(
+        self, judge: Judge, route: Route, request: Request, facts: Facts, call: Call, asks: Asks
+    ) -> Decision:
+        """The decision where promises have a say."""
+        found = self._survey(route, request, facts, call)
+        found, unjudged = judge.applied(found, request, asks, facts.task, unjudged=call.unjudged)
+        if unjudged:
+            call = msgspec.structs.replace(call, unjudged=unjudged)
         decision = choose(
             found, request, facts, route.resolved, call, policy=self.policy, latency=self.latency
         )
-        if (
-            judge is not None and call.fallbacks
-        ):  # who wants no other backend gets none, even unseen
+        if call.fallbacks:  # who wants no other backend gets none, even unseen
             decision = explore(decision, judge.promises, self.policy.explore_share)
         return decision
 
