@@ -254,7 +254,7 @@ def _rising(c: Context) -> Finding:
 def _within(c: Context) -> Finding:
     stated = c.stated
     outside = [
-        text
+        _as_read(c, text)
         for text in c.part.figures
         if (f := c.figure(text)).low < stated.low - max(f.digits, stated.digits)
         or f.high > stated.high + max(f.digits, stated.digits)
@@ -264,6 +264,15 @@ def _within(c: Context) -> Finding:
         formula=f"{c.part.stated} contains " + ", ".join(c.part.figures),
         recomputed="all inside" if not outside else "outside: " + ", ".join(outside),
     )
+
+
+def _as_read(c: Context, text: str) -> str:
+    """A figure as the claim writes it; of a formula, its value."""
+    try:
+        parse(text)
+    except RequestError:
+        return show(c.figure(text), c.unit)
+    return text
 
 
 def _cheapest(c: Context) -> Finding:
