@@ -98,17 +98,19 @@ def scrape(gateway: RunningGateway) -> str:
 def test_calls_are_in_histograms_with_the_standard_names_and_buckets(tmp_path: Path) -> None:
     with ScriptedUpstream() as upstream:
         upstream.always(replies.chat(usage=USED))
-        with RunningGateway(tmp_path / "home", backend("home/m", upstream, price=PRICE)) as gateway:
+        with RunningGateway(
+            tmp_path / "home", backend("mistral/m", upstream, price=PRICE)
+        ) as gateway:
             client = Client(gateway)
             for _ in range(3):
-                assert client.chat().status == 200
+                assert client.chat(model="mistral/m").status == 200
             # The books hold whole milliseconds.
             upstream.always(replies.chat_stream(between=(Hold(seconds=0.005),)))
-            assert client.chat(stream=True).status == 200
+            assert client.chat(model="mistral/m", stream=True).status == 200
             found = parsed(scrape(gateway))
     who = {
         ("gen_ai_operation_name", "chat"),
-        ("gen_ai_provider_name", "home"),
+        ("gen_ai_provider_name", "mistral_ai"),  # as the conventions name it
         ("gen_ai_request_model", "m"),
     }
     name = "gen_ai_server_request_duration_seconds"

@@ -25,6 +25,7 @@ from locavore.ledger.shared_leases import open_leases
 from locavore.ledger.slices import NANO, limit_of
 from locavore.ledger.store import open_store
 from locavore.serving.snapshot import Snapshot
+from locavore.telemetry import conventions
 
 _OUTCOMES = ("served", "failed", "refused", "cancelled")
 _SHARED_SCOPES = frozenset({"all", "tenant", "team"})
@@ -143,13 +144,6 @@ _HISTOGRAMS = {
         "gen_ai_client_token_usage", "gen_ai_token_type", 1, "Tokens of an attempt, where known."
     ),
 }
-_OPERATIONS = {
-    "openai_chat": "chat",
-    "openai_responses": "chat",
-    "anthropic_messages": "chat",
-    "openai_completions": "text_completion",
-    "openai_embeddings": "embeddings",
-}
 OTHER = "other"
 
 
@@ -179,8 +173,8 @@ def _histograms(counted: list[Sample], models: frozenset[str]) -> Iterator[str]:
 def _series(sample: Sample, told: _Histogram, models: frozenset[str]) -> Series:
     """Labels without those that are empty, which means the same in Prometheus."""
     labels = {
-        "gen_ai_operation_name": _OPERATIONS.get(sample.format, sample.format),
-        "gen_ai_provider_name": sample.provider,
+        "gen_ai_operation_name": conventions.operation(sample.format),
+        "gen_ai_provider_name": conventions.provider(sample.provider),
         "gen_ai_request_model": sample.model if sample.model in models else OTHER,
         told.label: sample.label,
     }

@@ -7,7 +7,7 @@ choose.
 from opentelemetry.metrics import Histogram, Meter
 
 from locavore.core.outcome import Attempt, CallRecord
-from locavore.telemetry.spans import operation, provider
+from locavore.telemetry.conventions import operation, provider
 
 SECONDS = tuple(0.01 * 2**n for n in range(14))
 TOKENS = tuple(4**n for n in range(14))
@@ -40,7 +40,10 @@ class Meters:
         self._energy = meter.create_counter("locavore.energy", "J", "Measured on this machine.")
 
     def count(self, record: CallRecord) -> None:
-        called = {"gen_ai.operation.name": operation(record), "locavore.outcome": record.outcome}
+        called = {
+            "gen_ai.operation.name": operation(record.format),
+            "locavore.outcome": record.outcome,
+        }
         if record.decision.facts.task:
             called["locavore.task"] = record.decision.facts.task
         self._seconds["gen_ai.server.request.duration"].record(record.duration_s, called)
@@ -49,8 +52,8 @@ class Meters:
 
     def _count_attempt(self, record: CallRecord, attempt: Attempt) -> None:
         common = {
-            "gen_ai.operation.name": operation(record),
-            "gen_ai.provider.name": provider(attempt),
+            "gen_ai.operation.name": operation(record.format),
+            "gen_ai.provider.name": provider(attempt.provider),
             "locavore.place": attempt.place,
         }
         if attempt.usage is not None:  # of a model that exists: a failed name may be anything

@@ -27,28 +27,12 @@ from locavore import __version__
 from locavore.core.money import Cost
 from locavore.core.outcome import Attempt, CallRecord
 from locavore.core.trace import Parent, parent_of
+from locavore.telemetry.conventions import operation, provider
 
 SCHEMA = "https://opentelemetry.io/schemas/1.41.0"
 SCOPE = InstrumentationScope("locavore", __version__, SCHEMA)
-OPERATIONS = {
-    "openai_chat": "chat",
-    "openai_responses": "chat",
-    "anthropic_messages": "chat",
-    "openai_completions": "text_completion",
-    "openai_embeddings": "embeddings",
-}
-PROVIDERS = {"gemini": "gcp.gemini", "mistral": "mistral_ai", "xai": "x_ai"}
-"""Well-known values where ours differ; any other provider or engine is named as it is here."""
 Value = str | bool | int | float
 _UNSAFE = re.compile(r"[^\x20-\x7e]")
-
-
-def operation(record: CallRecord) -> str:
-    return OPERATIONS.get(record.format, record.format)
-
-
-def provider(attempt: Attempt) -> str:
-    return PROVIDERS.get(attempt.provider, attempt.provider)
 
 
 def spans(record: CallRecord, resource: Resource) -> list[ReadableSpan]:
@@ -78,7 +62,7 @@ def _call_span(
     record: CallRecord, context: SpanContext, above: SpanContext | None, resource: Resource
 ) -> ReadableSpan:
     return ReadableSpan(
-        name=f"{operation(record)} {_name(record.decision.requested)}",
+        name=f"{operation(record.format)} {_name(record.decision.requested)}",
         context=context,
         parent=above,
         resource=resource,
@@ -94,7 +78,7 @@ def _call_span(
 def _call_attributes(record: CallRecord) -> dict[str, Value]:
     decision = record.decision
     found: dict[str, Value | None] = {
-        "gen_ai.operation.name": operation(record),
+        "gen_ai.operation.name": operation(record.format),
         "gen_ai.request.model": _name(decision.requested),
         "gen_ai.request.stream": record.stream,
         "gen_ai.conversation.id": _digest(record.session, 8).hex() if record.session else None,
@@ -115,7 +99,7 @@ def _attempt_span(
     record: CallRecord, attempt: Attempt, call: SpanContext, resource: Resource
 ) -> ReadableSpan:
     return ReadableSpan(
-        name=f"{operation(record)} {attempt.model}",
+        name=f"{operation(record.format)} {attempt.model}",
         context=_context(call.trace_id, _span_id(f"{record.id}/{attempt.id}")),
         parent=call,
         resource=resource,
@@ -131,8 +115,8 @@ def _attempt_span(
 def _attempt_attributes(record: CallRecord, attempt: Attempt) -> dict[str, Value]:
     usage = attempt.usage
     found: dict[str, Value | None] = {
-        "gen_ai.operation.name": operation(record),
-        "gen_ai.provider.name": provider(attempt),
+        "gen_ai.operation.name": operation(record.format),
+        "gen_ai.provider.name": provider(attempt.provider),
         "gen_ai.request.model": attempt.model,
         "gen_ai.request.stream": record.stream,
         "gen_ai.response.time_to_first_chunk": attempt.ttft_s,
