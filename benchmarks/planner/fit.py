@@ -4,8 +4,9 @@
 
 Prints median and 90th percentile absolute error per class next to the goals: fitted, held out by
 hardware, by model and by family of models; a few minutes. `--write` stores coefficients, interval
-factors (quantiles of held-out errors) and these errors in the package. Measured rows are read from
-the flags' files only; the package keeps coefficients.
+factors (quantiles of held-out errors) and these errors in the package, and the errors in
+docs/explain/speed-model.md. Measured rows are read from the flags' files only; the package keeps
+coefficients.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from benchmarks.planner.fit_rows import (  # noqa: E402
     serving_rows,
     speed_rows,
 )
+from benchmarks.planner.fit_table import write_table  # noqa: E402
 from benchmarks.planner.intervals import Bands  # noqa: E402
 from benchmarks.planner.solver import Prior  # noqa: E402
 from locavore.core.errors import RequestError  # noqa: E402
@@ -96,6 +98,7 @@ def main() -> None:
         print(f"inside the 80 % interval, held out by {view}: {shares}")
     if args.write:
         _write(results, errors, bands, {})
+        write_table(errors)
         print(f"wrote {OUT.relative_to(ROOT)}")
 
 

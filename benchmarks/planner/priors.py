@@ -39,7 +39,7 @@ PREFILL: dict[str, Prior] = {
         0.033,
         {
             "software": 0.03,
-            "vendor": 0.2,
+            "vendor": 0.4,
             "path": 0.032,
             "generation": 0.2,
             "kernel": 0.15,
@@ -47,16 +47,20 @@ PREFILL: dict[str, Prior] = {
         },
     ),
     "cpu_matmul": Prior(log(2), 0.4, {"path": 0.5, "type": 0.6}),
+    "cpu_tiles": Prior(log(2.5), 0.3),
+    "codebook": Prior(log(2.5), 0.3),
+    # Batched decode on the same kind of card takes twice as much, in smaller messages.
+    "pcie_us_mb": Prior(log(450), 0.24, {"path": 0.4}),
     "moe_matmul": Prior(log(0.4), 0.065, {"software": 0.032, "path": 0.32, "engine": 0.048}),
     "moe_grain": Prior(log(0.23), 0.045),
     "size_loss": Prior(log(0.19), 0.11),
     "stream_share": Prior(log(0.7), 0.019),
     "attention_share": Prior(
-        log(0.12), 0.26, {"software": 0.05, "vendor": 3, "path": 0.16, "engine": 0.75}
+        log(0.12), 0.26, {"software": 0.05, "vendor": 1.5, "path": 0.16, "engine": 0.75}
     ),
     "sharing_gain": Prior(log(0.14), 0.5),
-    "split_gain": Prior(log(0.3), 0.12, {"path": 2}),
-    "layer_us": Prior(log(190), 5.6, {"software": 0.02, "vendor": 0.5, "path": 0.032}),
+    "split_gain": Prior(log(0.3), 0.5, {"path": 2}),
+    "layer_us": Prior(log(190), 5.6, {"software": 0.02, "vendor": 1, "path": 0.032}),
     "machine": Prior(0.0, 0.0001, {"machine": 0.5, "engine": 0.1}),
 }
 
@@ -98,6 +102,7 @@ TTFT: dict[str, Prior] = {
 # The first physical model of this project, to compare with: one set of coefficients per group of
 # backends, nothing per machine, chip or kernel.
 _NONE = Prior(log(1e-3), 1e-3)
+_ONE = Prior(0.0, 1e-3)
 SIMPLE_DECODE: dict[str, Prior] = {
     "weight_share": Prior(log(0.75), 0.5, {"group": 0.5}),
     "kv_share": Prior(log(0.5), 1.0, {"group": 1.0}),
@@ -118,6 +123,9 @@ SIMPLE_DECODE: dict[str, Prior] = {
 SIMPLE_PREFILL: dict[str, Prior] = {
     "matmul_share": Prior(log(0.4), 0.5, {"group": 0.5, "quant": 0.3}),
     "cpu_matmul": Prior(log(2), 0.4),
+    "cpu_tiles": _ONE,
+    "codebook": _ONE,
+    "pcie_us_mb": _NONE,
     "moe_matmul": Prior(log(0.4), 0.4),
     "moe_grain": _NONE,
     "size_loss": _NONE,

@@ -2,7 +2,7 @@
 
 import re
 
-from locavore.planner.speed_families import quant_family
+from locavore.planner.speed_families import generation, quant_family, vendor
 from locavore.planner.speed_point import Point
 
 # (name pattern, cores): from vendor pages; more cores cost more synchronisation per layer.
@@ -188,11 +188,15 @@ def prefill_features(point: Point) -> dict[str, float]:
     context = load.depth + prompt / 2
     chosen = shape.expert_share
     touched = min(1.0, chosen * chunk**0.8) if shape.moe else 1.0
-    rate = matrix_rate(point)
+    rate = prompt_rate(point)
+    on_rows = point.path == "llamacpp-cpu"
     return {
         "tflops": rate,
         "relative_rate": 1.0 if point.on_cpu else max(rate, 1.0) / 100,
         "cpu": float(point.on_cpu),
+        "cpu_tiled": float(point.path == "ik-cpu"),
+        "codebook": float(on_rows and point.quant == "iq"),
+        "exchange_mb": exchanged_mb(point),
         "tokens_per_expert": max(chosen * chunk, 1.0) / 32 if shape.moe else 1.0,
         "bandwidth_gbs": reachable_bandwidth(point),
         "matmul_gflop": 2 * max(shape.active_b - shape.embedding_b, 0.3 * shape.active_b),
@@ -202,18 +206,80 @@ def prefill_features(point: Point) -> dict[str, float]:
         "chunk": chunk,
         "moe": float(shape.moe),
         "layers": float(shape.layers),
+        "split": float(point.setting.devices if point.tensor_parallel else 1),
         "overlap": overlapping_devices(point, prompt, chunk),
     }
 
 
+_ROW_SPLIT = 8
+"""What llama.cpp's row split moves per token over what tensor parallel does.
+
+It gathers the 32-bit outputs of every matrix (12 widths a layer) on one device and sends its inputs
+to all; tensor parallel reduces two 16-bit vectors a layer.
+"""
+
+
+def exchanged_mb(point: Point) -> float:
+    """10^6 bytes that devices exchange per prompt token over PCIe (generation 4, consumer card)."""
+    shape, devices = point.shape, point.setting.devices
+    if not point.tensor_parallel or fast_links(point):
+        return 0.0
+    moved = shape.layers * shape.width * 2 / 1e6 * (devices - 1) / pcie_speed(point)
+    return moved * (_ROW_SPLIT if point.path.startswith("llamacpp") else 1)
+
+
+def prompt_rate(point: Point) -> float:
+    """Rate of the units that read a prompt, as FP16 TFLOPS.
+
+    Data sheets of GeForce cards give the rate with 16-bit sums, which llama.cpp uses; engines built
+    on PyTorch sum in 32 bits, at half of it. llama.cpp multiplies quantized matrices in 8-bit
+    integers: Pascal does four in the slot of one float, for twice its rate after unpacking; on CDNA
+    and on Intel's cards they run outside the matrix units, at about a quarter of these units' rate.
+    Its Vulkan shaders multiply BF16 outside of them, too.
+    """
+    rate = matrix_rate(point)
+    chip = generation(point.machine.name, point.machine.hw_class)
+    if not point.path.startswith(("llamacpp", "ik")):
+        return rate * summing_rate(point)
+    if "bf16" in point.setting.quant.lower() and "vulkan" in point.path:
+        return 0.5 * rate
+    if point.on_cpu or point.quant in ("f16", "f32"):
+        return rate
+    return rate * {"pascal": 2.0, "cdna": 0.25, "xe": 0.25}.get(chip, 1.0)
+
+
+def summing_rate(point: Point) -> float:
+    """Rate with 32-bit sums over the data sheet's: half on GeForce cards, all of it elsewhere."""
+    chip = generation(point.machine.name, point.machine.hw_class)
+    geforce = point.machine.hw_class == "consumer_gpu" and vendor(chip) == "nvidia"
+    return 0.5 if geforce and chip != "pascal" else 1.0  # Pascal has no matrix units
+
+
+def fast_links(point: Point) -> bool:
+    """Whether devices talk over NVLink or its like rather than PCIe: stacked-memory cards do."""
+    name = point.machine.name.lower()
+    return point.hbm and not any(w in name for w in ("pcie", "v100", "mi50", "radeon"))
+
+
+def pcie_speed(point: Point) -> float:
+    """How fast two cards exchange over PCIe, relative to a consumer card of generation 4.
+
+    Consumer drivers copy through host memory (two transfers and a wait); workstation and
+    data-centre cards talk directly. Blackwell has generation 5, twice as fast.
+    """
+    direct = 1.0 if point.machine.hw_class == "consumer_gpu" else 3.0
+    chip = generation(point.machine.name, point.machine.hw_class)
+    return direct * (2.0 if chip.startswith("blackwell") else 1.0)
+
+
 def overlapping_devices(point: Point, prompt: float, chunk: float) -> float:
-    """Devices busy at once: all under tensor parallel, a filling pipeline under layer split.
+    """Devices busy at once under layer split, as a pipeline fills; 1 under tensor parallel.
 
     n stages and k chunks in flight (at most four) take k + n - 1 stage times instead of n k.
     """
     devices = point.setting.devices
     if devices == 1 or point.tensor_parallel:
-        return float(devices)
+        return 1.0
     flight = min(max(prompt / chunk, 1.0), 4.0)
     return devices * flight / (flight + devices - 1)
 

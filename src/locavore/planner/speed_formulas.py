@@ -48,20 +48,23 @@ def prefill_ms(f: Values, c: Values) -> Quantity:
     once per chunk; attention over the context, which is bound by arithmetic and traffic alike, so
     by their geometric mean, and the cheaper the more queries share a key; launches once per chunk.
     Larger chips are harder to fill, and experts that get few tokens of a chunk waste their tiles.
-    `overlap` is how many devices can work at the same time.
+    `split` devices share each layer and exchange vectors over PCIe; `overlap` is how many work at
+    the same time on layers of their own.
     """
     grain = c["moe_matmul"] ** f["moe"] * f["tokens_per_expert"] ** c["moe_grain"]
     rate = f["tflops"] * f["relative_rate"] ** -c["size_loss"] * c["matmul_share"] * grain * 1000
-    rate = rate * c["cpu_matmul"] ** f["cpu"]
+    rate = rate * c["cpu_matmul"] ** f["cpu"] * c["cpu_tiles"] ** f["cpu_tiled"]
+    rate = rate / c["codebook"] ** f["codebook"]
     matmul = f["matmul_gflop"] / rate
     read = f["file_gb"] / (f["bandwidth_gbs"] * c["stream_share"]) / f["chunk"]
     work = (matmul**2 + read**2) ** 0.5
     reach = (f["tflops"] * f["bandwidth_gbs"] / 3) ** 0.5
     shared = f["sharing"] ** c["sharing_gain"]
     attention = f["attention_gflop"] / (reach * shared * c["attention_share"] * 1000)
-    gain = f["overlap"] ** c["split_gain"]
+    gain = f["split"] * f["overlap"] ** c["split_gain"]
     launches = f["layers"] * c["layer_us"] / f["chunk"] / 1e6
-    return (work / gain + attention / gain + launches) * 1000
+    exchange = f["exchange_mb"] * c["pcie_us_mb"] / 1e6
+    return (work / gain + attention / gain + launches + exchange) * 1000
 
 
 def step_ms(f: Values, c: Values) -> Quantity:

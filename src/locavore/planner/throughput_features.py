@@ -2,8 +2,13 @@
 
 import math
 
-from locavore.planner.speed_families import generation
-from locavore.planner.speed_features import chunk_tokens, dense_bits
+from locavore.planner.speed_features import (
+    chunk_tokens,
+    dense_bits,
+    fast_links,
+    pcie_speed,
+    summing_rate,
+)
 from locavore.planner.speed_point import Point
 
 MEMORY_USED = 0.9
@@ -91,7 +96,7 @@ def batch_features(point: Point, batch: float) -> dict[str, float]:
     touched = expert_b * (1 - (1 - shape.expert_share) ** batch**SKEW)
     generate = max(load.generate, 1.0)
     computed = max(shape.active_b - shape.embedding_b, 0.3 * shape.active_b)
-    boost = rate_boost(point)
+    boost = rate_boost(point) * summing_rate(point)
     layer_tokens = shape.layers if group > 1 else 0
     ranks = group if separate else 1  # within a server, one scheduler sees every sequence
     exchanged = layer_tokens * batch * shape.width * 2 / 1e6 * min(1.0, EXPERT_COPIES / ranks)
@@ -125,23 +130,6 @@ def batch_features(point: Point, batch: float) -> dict[str, float]:
         "group": float(group),
         "drafting": float(point.setting.drafting),
     }
-
-
-def fast_links(point: Point) -> bool:
-    """Whether devices talk over NVLink or its like rather than PCIe: stacked-memory cards do."""
-    name = point.machine.name.lower()
-    return point.hbm and not any(w in name for w in ("pcie", "v100", "mi50", "radeon"))
-
-
-def pcie_speed(point: Point) -> float:
-    """How fast two cards exchange over PCIe, relative to a consumer card of generation 4.
-
-    Consumer drivers copy through host memory (two transfers and a wait); workstation and
-    data-centre cards talk directly. Blackwell has generation 5, twice as fast.
-    """
-    direct = 1.0 if point.machine.hw_class == "consumer_gpu" else 3.0
-    chip = generation(point.machine.name, point.machine.hw_class)
-    return direct * (2.0 if chip.startswith("blackwell") else 1.0)
 
 
 def rate_boost(point: Point) -> float:
