@@ -296,7 +296,7 @@ def _tie(c: Context) -> Finding:
     return Finding(
         verdict=verdict,
         formula="compare " + " with ".join(c.part.figures),
-        recomputed=f"the lower is {gap:.0%} cheaper",
+        recomputed=f"they differ by {gap:.0%}",
     )
 
 
