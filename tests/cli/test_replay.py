@@ -9,9 +9,11 @@ import pytest
 from click.testing import CliRunner
 
 from locavore.cli import main
+from locavore.routing.estimators.promised import FOLDER, save
 from locavore.testing.gateway import RunningGateway
 from locavore.testing.replies import chat
 from locavore.testing.upstream import ScriptedUpstream
+from tests.promises import entry
 
 BACKENDS = """
 labels = ["health"]
@@ -117,6 +119,14 @@ def test_the_own_ledger_is_replayed_from_its_facts(tmp_path: Path) -> None:
         OTHER + BACKENDS.format(url="http://127.0.0.1:9/v1") + CHAT_STAYS
     )
     files = {name: str(tmp_path / f"{name}.toml") for name in ("now", "other")}
-    found = json.loads(run(files | {"home": str(tmp_path / "home")}, "--json"))
+    command = ["replay", "--policy", files["other"], "--config", files["now"], "--json"]
+    command += ["--home", str(tmp_path / "home")]
+    replayed = CliRunner().invoke(main, command, catch_exceptions=False)
+    found = json.loads(replayed.stdout)
     assert found["before"]["calls"] == 1
     assert [m["after"]["chosen"] for m in found["moves"]] == ["home/small"]
+    assert not replayed.stderr
+    save(tmp_path / "home" / FOLDER, entry("home/small", "cloud/big"))
+    again = CliRunner().invoke(main, command, catch_exceptions=False)
+    assert again.stdout == replayed.stdout
+    assert "promises are not asked" in again.stderr

@@ -32,7 +32,7 @@ from locavore.serving.snapshot import Snapshot
     epilog="""\b
 CALLS holds one JSON object per line: the body of a chat call, or an object with the body under
 "body" or "request" and, if known, its "usage". Without CALLS, the own ledger is replayed; it keeps
-no prompts, so task and size are those that were measured then.
+no prompts, so task and size are those that were measured then, and promises are not asked.
 \b
 Examples:
   locavore replay calls.jsonl --policy other.toml
@@ -72,7 +72,14 @@ def command(
         recorded = list(_own(home, url) if calls is None else read_calls(calls, str(name)))
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
-    found = replay(recorded, _router(snapshot_of(config, home)), _router(snapshot_of(policy, home)))
+    now, other = _router(snapshot_of(config, home)), _router(snapshot_of(policy, home))
+    if calls is None and (now.judge or other.judge):
+        click.echo(
+            "The ledger keeps no prompts, so promises are not asked: both columns show what would "
+            "happen without them. Replay CALLS to have them asked.",
+            err=True,
+        )
+    found = replay(recorded, now, other)
     if as_json:
         click.echo(msgspec.json.encode(found))
     else:
