@@ -175,6 +175,11 @@ def test_of_two_benchmarks_the_one_that_the_local_models_have_is_taken() -> None
     assert code("Llama-3.1-8B") == "HumanEval"
 
 
+def test_a_reseller_spells_the_version_of_a_claude_with_a_dot() -> None:
+    scores = quality_scores(baseline="openrouter/anthropic/claude-sonnet-4.5")
+    assert quality_for("anthropic/claude-sonnet-4.5", scores)["code"].mean == pytest.approx(0.59)
+
+
 def test_versions_with_one_shape_but_tables_of_their_own_keep_them_apart() -> None:
     scores = quality_scores(baseline="openai/gpt-4o")
     instruct = quality_for("Qwen/Qwen3-30B-A3B-Instruct-2507", scores)["agent"]

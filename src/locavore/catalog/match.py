@@ -22,6 +22,8 @@ def normalise(name: str) -> str:
     """
     text = name.strip().lower().rsplit("/", 1)[-1]
     text = text.removesuffix(".gguf").replace(":", "-").replace("_", "-").replace(" ", "-")
+    if text.startswith("claude-"):
+        text = text.replace(".", "-")  # resellers write 4.5, the maker 4-5
     previous = ""
     while text != previous:
         previous, text = text, _SUFFIX.sub("", text.replace("_", "-"))
