@@ -108,7 +108,10 @@ def create(
         quotas=_quotas(name, given),
     )
     with closing(KeyStore(home, url=url)) as store:
+        first = not store.used()
         _say(name, store.create(grant), as_json)
+    if first:
+        click.echo("From now on the gateway asks every caller for a key.", err=True)
 
 
 def _quotas(name: str, given: dict[str, Any]) -> tuple[Quota, ...]:

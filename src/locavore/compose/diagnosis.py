@@ -21,6 +21,7 @@ from locavore.engines import probe as probing
 from locavore.engines import weights
 from locavore.engines.ask import AskError
 from locavore.evidence.achieved import achieved_here
+from locavore.ledger.keys import NOBODY
 from locavore.ledger.query import open_current, rejects
 from locavore.ledger.shared_leases import open_leases
 from locavore.routing.estimators.promised import FOLDER
@@ -72,6 +73,7 @@ async def diagnose(
         snapshot = await asyncio.to_thread(inventory.compile)
         findings += _reachable(snapshot, inventory)
         findings += await _closed(snapshot)
+        findings += await asyncio.to_thread(lambda: list(_last_tries(config, snapshot)))
         findings += await asyncio.to_thread(lambda: list(_promises(config)))
         if probe:
             findings += await _probed(snapshot, config.home)
@@ -163,7 +165,6 @@ def _ledger(config: Config) -> Iterator[Finding]:
     try:
         calls = db.execute("SELECT count(*) FROM calls").fetchone()[0]
         unread = rejects(db)
-        broken = list(reach.lasting(reach.last_tries(db)))
     finally:
         db.close()
     if unread:
@@ -171,7 +172,6 @@ def _ledger(config: Config) -> Iterator[Finding]:
         yield _warn(where, what, "`locavore ledger rejects` shows them")
     else:
         yield _ok(where, f"{calls} {'call' if calls == 1 else 'calls'}")
-    yield from (_warn("last try", what, do) for what, do in broken)
 
 
 def _limits(config: Config) -> Iterator[Finding]:
@@ -206,6 +206,9 @@ def _reachable(snapshot: Snapshot, inventory: Inventory) -> Iterator[Finding]:
             "nothing may serve `auto`: models are reached by name only",
             "name one as `baseline` in the configuration",
         )
+    if set(snapshot.grants) == {NOBODY}:
+        what = "every client key is revoked or has expired: no caller is let in"
+        yield _warn("keys", what, "locavore keys create NAME")
     yield from (_ok("found", line) for line in inventory.found_lines())
     names = State(snapshot, _never_sent).router.names
     for line in loose_ends(snapshot.policy, names):
@@ -223,6 +226,20 @@ def _reachable(snapshot: Snapshot, inventory: Inventory) -> Iterator[Finding]:
             "only the built-in test model answers",
             "locavore pull qwen3-0.6b, or set OPENAI_API_KEY or ANTHROPIC_API_KEY",
         )
+
+
+def _last_tries(config: Config, snapshot: Snapshot) -> Iterator[Finding]:
+    """Keys that were refused and hosts that were away when they were last asked."""
+    if config.ledger.url is None and not config.home.exists():
+        return
+    backends = (*snapshot.backends, *snapshot.named, *(w.template for w in snapshot.wildcards))
+    providers = {backend.provider for backend in backends}
+    with (
+        contextlib.suppress(LocavoreError),  # the ledger's own finding says what is wrong with it
+        contextlib.closing(open_current(config.home, config.ledger.url)) as db,
+    ):
+        for what, do in reach.lasting(reach.last_tries(db), providers):
+            yield _warn("last try", what, do)
 
 
 async def _closed(snapshot: Snapshot) -> list[Finding]:

@@ -254,7 +254,7 @@ class Inventory:
         """
         configured = {fingerprint(k): Grant(name=name) for name, k in self.config.keys.items()}
         try:
-            self._stored = keys.compiled(self.config.home, self.config.ledger.url)
+            self._stored = keys.admitted(self.config.home, self.config.ledger.url)
         except StoreError:
             if self._stored is None:  # nobody knows who may call: better no gateway
                 raise

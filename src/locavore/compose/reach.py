@@ -1,7 +1,7 @@
 """Whether the backends can be reached: asked of loopback, read of all others from the ledger."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
@@ -20,12 +20,14 @@ _TOLD = {
     Fault.BILLING: ("refused for want of credit", "see the account at the provider"),
     Fault.CONNECT: ("could not be reached", "see its address, and whether it runs"),
     Fault.CONNECT_TIMEOUT: ("could not be reached", "see its address, and whether it runs"),
-    Fault.NOT_FOUND: ("does not know the model", "see `model` and `url` of the backend"),
 }
 """Faults that stay until somebody mends them."""
 
 
 class LastTry(msgspec.Struct, frozen=True):
+    """The newest attempt at any model of a provider: key and address are the same for all."""
+
+    provider: str
     backend: str
     fault: str | None
     status: int | None
@@ -33,18 +35,19 @@ class LastTry(msgspec.Struct, frozen=True):
 
 
 def last_tries(db: Database) -> list[LastTry]:
-    """The newest attempt at each backend, of the last `RECENT` calls."""
+    """Of each provider, among the last `RECENT` calls."""
     rows = db.execute(
-        "SELECT backend, fault, status, started_ms FROM attempts"
+        "SELECT provider, backend, fault, status, started_ms FROM attempts"
         " WHERE seq > (SELECT coalesce(max(seq), 0) FROM calls) - ? ORDER BY started_ms",
         (RECENT,),
     )
     return list({row[0]: LastTry(*row) for row in rows}.values())
 
 
-def lasting(tries: Iterable[LastTry]) -> Iterator[tuple[str, str]]:
-    """(what, what to do) for each backend whose newest attempt met a fault that will not pass."""
-    for tried in sorted(tries, key=lambda t: t.backend):
+def lasting(tries: Iterable[LastTry], providers: Container[str]) -> Iterator[tuple[str, str]]:
+    """(what, what to do) for each of `providers` whose newest attempt met a fault that will not
+    pass by itself."""
+    for tried in sorted((t for t in tries if t.provider in providers), key=lambda t: t.provider):
         said, do = _TOLD.get(Fault(tried.fault), ("", "")) if tried.fault else ("", "")
         if said:
             at = datetime.fromtimestamp(tried.started_ms / 1000, UTC)

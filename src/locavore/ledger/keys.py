@@ -27,6 +27,8 @@ HINT_CHARS = 3
 MOST = 10**15
 """The largest limit in any unit: what is counted stays within 64 bits."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+NOBODY = ""
+"""Stands for a fingerprint; no secret has it."""
 _decode = msgspec.msgpack.Decoder(Grant).decode
 
 
@@ -178,6 +180,11 @@ class KeyStore:
         now_s = self._clock()
         return {print_: grant for print_, grant in grants.items() if not grant.expired(now_s)}
 
+    def used(self) -> bool:
+        """Whether a key was ever made, revoked and expired ones included."""
+        with translated(self._path):
+            return self._db.execute("SELECT 1 FROM keys LIMIT 1").fetchone() is not None
+
     def _row(self, name: str) -> tuple[float | None, bytes] | None:
         row: tuple[float | None, bytes] | None = self._db.execute(
             "SELECT revoked_s, body FROM keys WHERE name = ?", (name,)
@@ -243,3 +250,13 @@ def compiled(home: Path, url: str | None = None) -> dict[str, Grant]:
     """`KeyStore.compiled` of a home, for whoever builds a snapshot."""
     with closing(KeyStore(home, url=url)) as store:
         return store.compiled()
+
+
+def admitted(home: Path, url: str | None = None) -> dict[str, Grant]:
+    """`compiled`, and never empty once a key was made: a gateway without any grant asks for no key,
+    and the end of its last key must not open it to everybody."""
+    with closing(KeyStore(home, url=url)) as store:
+        grants = store.compiled()
+        return (
+            {NOBODY: Grant(name="nobody", expires_s=0.0)} if not grants and store.used() else grants
+        )
