@@ -294,6 +294,18 @@ def test_c103_a_minted_key_spends_from_its_parents_budget(tmp_path: Path) -> Non
     assert refused(limits.reserve(Grant(name="c", quotas=(own,)), None, None, 0)).subject == "p"
 
 
+def test_a_refusal_tells_what_is_left_from_what_is_used_up(tmp_path: Path) -> None:
+    limits = open_limits(tmp_path, quota("requests", "1", period="day"))
+    admitted(limits.reserve(None, None, None, 0))
+    said = refused(limits.reserve(None, None, None, 0)).error().message
+    assert "is used up: 1 requests per day" in said
+    assert "left" not in said
+    tokens = open_limits(tmp_path, quota("tokens", "100", period="day"))
+    said = refused(tokens.reserve(None, None, None, 500)).error().message
+    assert said.startswith("this call could exceed the limit of ")
+    assert said.endswith("100 tokens per day, 100 left; a smaller max_tokens asks for less")
+
+
 def test_c62_an_unknown_price_is_refused_under_a_budget_in_dollars(tmp_path: Path) -> None:
     limits = open_limits(tmp_path, quota())
     refusal = refused(limits.reserve(None, None, None, 10))

@@ -379,13 +379,19 @@ def _refusal(line: Line, part: Slice, now_s: float) -> Refusal:
     return Refusal(
         quota=quota,
         subject=line.subject,
-        message=(
-            f"the limit of {whose} is used up: {quota.limit} {quota.unit} {per}, "
-            f"{left.normalize():f} left, which this call could exceed"
-        ),
+        message=_said(whose, f"{quota.limit} {quota.unit} {per}", left, quota.unit),
         left=left,
         code="insufficient_quota" if quota.unit == "usd" else "rate_limit_exceeded",
         retry_after_s=max(1.0, waits_s),
+    )
+
+
+def _said(whose: str, limit: str, left: Decimal, unit: Unit) -> str:
+    if not left:
+        return f"the limit of {whose} is used up: {limit}"
+    smaller = "; a smaller max_tokens asks for less" if unit in ("usd", "tokens") else ""
+    return (
+        f"this call could exceed the limit of {whose}: {limit}, {left.normalize():f} left{smaller}"
     )
 
 

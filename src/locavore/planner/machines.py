@@ -93,7 +93,7 @@ def target(
     try:
         record = catalog.device(wanted)
     except ConfigError as error:
-        hint = "describe it: --memory 24GB --bandwidth 1008 (GB/s) --tflops 165"
+        hint = "`locavore fit` and `speed` let you describe it: --memory 24GB --bandwidth 1008"
         raise ConfigError([*error.problems, hint]) from None
     return from_record(catalog, record, devices=count, host_bytes=host)
 
