@@ -1,7 +1,7 @@
 """A thread that tells a collector what the ledger has recorded since it was asked last.
 
 The ledger is the buffer: while the collector is away, records wait there and are told later. A
-batch that is refused again and again is given up, and counted.
+batch of spans that is refused again and again is given up, and that is told.
 """
 
 import logging
@@ -36,7 +36,10 @@ if TYPE_CHECKING:
 
 INTERVAL_S = 1.0
 LAST_S = 3.0
-TRIES = 5
+TRIES = 300
+"""With one batch, before it is given up: about five minutes where it is refused at once, three
+quarters of an hour where nobody answers (the exporter itself tries for some 8 s). What comes in
+between waits in the ledger."""
 Tell = Callable[[str], None]
 log = logging.getLogger(__name__)
 _DECODE = msgspec.msgpack.Decoder(CallRecord).decode
