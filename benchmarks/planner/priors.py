@@ -30,7 +30,7 @@ DECODE: dict[str, Prior] = {
     "reduce_us": Prior(log(20), 2.5, {"path": 0.28}),
     "hop_us": Prior(log(330), 1, {"path": 0.7}),
     "prompt_share": Prior(log(0.3), 0.5),
-    "machine": Prior(0.0, 0.0001, {"machine": 0.1, "engine": 0.5, "generation": 0.04}),
+    "machine": Prior(0.0, 0.0001, {"machine": 0.07, "engine": 0.5, "generation": 0.04}),
 }
 
 PREFILL: dict[str, Prior] = {
