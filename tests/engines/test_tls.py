@@ -1,6 +1,7 @@
 """The TLS layer under an upstream connection, with real servers and a meddling wire between."""
 
 import asyncio
+import contextlib
 import os
 import socket
 import ssl
@@ -9,10 +10,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+import trustme
 
 from locavore.core.errors import Fault
 from locavore.core.ports import Headers, Timeouts
 from locavore.engines.acked import acked_bytes
+from locavore.engines.tls import TlsTransport
 from tests.engines.test_pool import OK, STREAM, Peer, Seen, Upstream, always, make, send
 from tests.engines.test_pool_tls import authority, ca_file, copy, proxying, secure
 
@@ -223,3 +226,62 @@ async def test_c51_what_was_sent_is_counted_as_the_kernel_counts_it(
             sent = connection.transport.sent_bytes  # type: ignore[attr-defined]
             assert acked_bytes(connection.transport) == sent + 1
         await engine.aclose()
+
+
+async def test_a_reset_that_meets_our_close_notify_is_no_failure() -> None:
+    """A server that says close_notify and closes need not wait for ours (RFC 8446, 6.1)."""
+    authority = trustme.CA()
+    server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(server_side)
+    client_side = ssl.create_default_context()
+    authority.configure_trust(client_side)
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = server_side.wrap_bio(to_server, to_client, server_side=True)
+    wire, above = Wire(to_server), Above()
+    tls = TlsTransport(above, client_side, "localhost")
+    tls.connection_made(wire)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        server.do_handshake()
+    tls.data_received(to_client.read())
+    server.do_handshake()
+    await tls.connected
+    server.write(b"all of it")
+    with contextlib.suppress(ssl.SSLWantReadError):
+        server.unwrap()
+    tls.data_received(to_client.read())
+    tls.connection_lost(ConnectionResetError())
+    assert above.told == [b"all of it", "eof", None]
+
+
+class Wire(asyncio.Transport):
+    """A transport whose other end is a memory buffer."""
+
+    def __init__(self, sink: ssl.MemoryBIO) -> None:
+        super().__init__()
+        self._sink = sink
+        self._closing = False
+
+    def write(self, data: Any) -> None:
+        self._sink.write(data)
+
+    def close(self) -> None:
+        self._closing = True
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+
+class Above(asyncio.Protocol):
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def data_received(self, data: bytes) -> None:
+        self.told.append(data)
+
+    def eof_received(self) -> None:
+        self.told.append("eof")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.told.append(exc)

@@ -38,6 +38,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             self._incoming, self._outgoing, server_hostname=server_hostname
         )
         self._open = False
+        self._ended = False
         self._error: Exception | None = None
 
     # asyncio.Protocol: what the transport below says
@@ -57,7 +58,8 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             self._fail(ConnectionResetError("TLS ended without a close_notify"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        error = self._error or exc
+        # After a close_notify nothing can be lost: that ours meets a reset is no failure.
+        error = None if self._ended else self._error or exc
         if self._open:
             self._open = False
             self._above.connection_lost(error)
@@ -89,11 +91,10 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         pieces: list[bytes] = []
         incoming, read = self._incoming, self._tls.read
         error: Exception | None = None
-        ended = False
         try:
-            while incoming.pending and not ended:
+            while incoming.pending and not self._ended:
                 piece = read(MAX_RECORD_BYTES)
-                ended = not piece  # by a close_notify
+                self._ended = not piece  # by a close_notify
                 pieces.append(piece)
         except ssl.SSLWantReadError:
             pass  # the rest of a record has yet to come
@@ -106,7 +107,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             self._above.data_received(data)
         if error is not None:
             self._fail(error)
-        elif ended:
+        elif self._ended:
             self._above.eof_received()
             self.close()
 
