@@ -36,7 +36,8 @@ def attempt_record(
 ) -> Attempt:
     """The line of an attempt that was sent and is over."""
     backend = attempt.backend
-    return Attempt(
+    # CPython passes more than 15 keywords through a dict: 2 µs. What is rare is added after.
+    record = Attempt(
         id=attempt.id,
         backend=backend.id,
         provider=backend.provider,
@@ -47,13 +48,15 @@ def attempt_record(
         ttft_s=attempt.ttft_s,
         duration_s=mono_s - attempt.started_mono_s,
         status=attempt.status,
-        fault=fault,
-        message=message[:MESSAGE_CHARS] if message else None,
         usage=usage,
         cost=_no_usage(fault) if usage is None else cost_of(usage, backend.price),
         weights_sha256=backend.weights_sha256,
         engine_build=backend.engine_build,
     )
+    if fault is None:
+        return record
+    kept = message[:MESSAGE_CHARS] if message else None
+    return msgspec.structs.replace(record, fault=fault, message=kept)
 
 
 def _no_usage(fault: str | None) -> Cost | None:
@@ -131,7 +134,7 @@ def call_record(
             baseline_cost = served.cost
         else:
             baseline_cost = cost_of(_there(served.usage, decision), baseline.price)
-    return CallRecord(
+    record = CallRecord(
         id=decision.id,
         format=request.format,
         stream=request.stream,
@@ -145,8 +148,9 @@ def call_record(
         session=request.session,
         user=request.user,
         trace=trace,
-        tenant=(grant.tenant or None) if grant else None,
-        team=(grant.team or None) if grant else None,
         flags=flags,
         baseline_cost=baseline_cost,
     )
+    if grant is None or not (grant.tenant or grant.team):
+        return record
+    return msgspec.structs.replace(record, tenant=grant.tenant or None, team=grant.team or None)

@@ -11,6 +11,9 @@ from locavore.core.errors import LocavoreError
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 """More than any answer in one event; a stream past it is not one we can hold back."""
 
+_CR = ord("\r")
+"""As an integer: CPython raises and drops a TypeError before it looks for bytes in bytes."""
+
 
 class SseEvent(NamedTuple):
     event: str | None
@@ -42,7 +45,7 @@ class Framer:
 
     def feed(self, data: bytes) -> bytes:
         """The bytes of all blocks that are now complete; the rest is held."""
-        if self._fresh or self._after_cr or b"\r" in data:
+        if self._fresh or self._after_cr or _CR in data:
             data = self._normalise(data)
         if not self._held and data.endswith(b"\n\n"):
             return data
