@@ -1,5 +1,6 @@
 """`locavore serve`: start the gateway and say what to paste next."""
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -68,7 +69,8 @@ def _run(config: Config) -> None:
 
 
 def _tell(line: str) -> None:
-    click.echo(line, err=True)
+    with contextlib.suppress(OSError):  # the terminal was closed: that must not stop a signal
+        click.echo(line, err=True)
 
 
 def banner(config: Config, snapshot: Snapshot, port: int, found: list[str]) -> str:
