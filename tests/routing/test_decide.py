@@ -225,6 +225,14 @@ def test_a_cost_limit_counts_the_safe_side() -> None:
     assert decide(asked, with_rule(max_cost_usd=Decimal("0.20")), (BIG,)).chosen == "cloud/big"
 
 
+def test_a_cost_limit_counts_every_answer_that_is_asked_for() -> None:
+    asked = request(max_output_tokens=1000)
+    limited = with_rule(max_cost_usd=Decimal("0.02"))
+    assert decide(asked, limited, (BIG,)).chosen == "cloud/big"
+    several = msgspec.structs.replace(asked, n=8)
+    assert codes(decide(several, limited, (BIG,)), "cloud/big") == {"max_cost"}
+
+
 def test_the_caller_can_only_narrow() -> None:
     found = decide(request(), with_rule(farthest=Place.ON_PREM), limits=Require(max_ttft_s=1))
     assert found.chosen == "home/good"

@@ -10,6 +10,7 @@ the same tokens are then charged in full.
 """
 
 from decimal import Decimal
+from math import ceil
 from typing import Protocol
 
 from locavore.core.backend import Backend
@@ -37,10 +38,12 @@ def expected_usage(facts: Facts, policy: Policy) -> Usage:
     )
 
 
-def largest_usage(facts: Facts) -> Usage:
-    """What a cost limit and a reservation count."""
+def largest_usage(facts: Facts, answers: int) -> Usage:
+    """What a cost limit and a reservation count, of a request for so many answers at once."""
     return Usage(
-        input_tokens=int(facts.input_tokens.high), output_tokens=facts.output_tokens, estimated=True
+        input_tokens=ceil(facts.input_tokens.high),
+        output_tokens=facts.output_tokens * answers,
+        estimated=True,
     )
 
 

@@ -275,7 +275,7 @@ class Weigher(msgspec.Struct, eq=False, gc=False):
         most_usd = self._limits.max_cost_usd
         if most_usd is None:
             return []
-        usage = largest_usage(self._facts)
+        usage = largest_usage(self._facts, self._request.n)
         total = _NOTHING
         for backend in backends:
             usd = self._prices(usage, backend.price).usd
