@@ -83,8 +83,10 @@ class Serving:
         env: dict[str, str] | None = None,
         command: tuple[str, ...] = (sys.executable, "-m", "locavore"),
         port: int = 0,
+        stdin: int = subprocess.DEVNULL,
     ) -> None:
         self.home = home
+        self._stdin = stdin
         home.mkdir(parents=True, exist_ok=True)
         self.configure(config)
         self._command = [*command, "serve", f"--port={port}", *flags]
@@ -101,7 +103,7 @@ class Serving:
     def __enter__(self) -> Self:
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.process = subprocess.Popen(
-                self._command, stdout=out, stderr=err, stdin=subprocess.DEVNULL, env=self._env
+                self._command, stdout=out, stderr=err, stdin=self._stdin, env=self._env
             )
         self.port = eventually(self._serves, "the gateway serves")
         return self

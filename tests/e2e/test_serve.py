@@ -2,8 +2,11 @@
 
 import json
 import os
+import pty
+import shutil
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -170,6 +173,18 @@ def test_sighup_reloads_and_a_bad_file_changes_nothing(
         serving.told("configuration rejected")
         assert "posture" in serving.stderr
         assert serving.chat(model="home/renamed").status == 200
+
+
+@pytest.mark.skipif(shutil.which("setsid") is None, reason="needs setsid, of util-linux")
+def test_a_terminal_that_is_closed_ends_what_ran_in_it(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = ("setsid", "-c", sys.executable, "-m", "locavore")
+    with Serving(tmp_path, QUIET, "--workers=1", command=command, stdin=theirs) as serving:
+        os.close(theirs)
+        serving.process.send_signal(signal.SIGHUP)
+        serving.told("configuration reloaded")  # the terminal is there
+        os.close(ours)
+        assert serving.process.wait(LIMIT_S) == 0
 
 
 def test_sigterm_lets_a_running_stream_end(tmp_path: Path, upstream: ScriptedUpstream) -> None:

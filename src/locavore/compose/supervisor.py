@@ -96,6 +96,8 @@ class Supervisor:
         self._refusals: Counter[str] = Counter()
         """Of workers that have ended."""
         self._ingester: Ingester | None = None
+        self._terminal = False
+        """Whether it was started in the foreground of a terminal, whose end is then its own."""
         self._telemetry: Telemetry | None = None
         self.port = config.server.port
         self.inventory = Inventory(config, env, tell=tell, changed=self._inventory_changed)
@@ -173,7 +175,17 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop_signal)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self._background(self.reload()))
+        ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN  # under nohup
+        self._terminal = not ignored and _in_foreground()
+        loop.add_signal_handler(signal.SIGHUP, self._hung_up)
+
+    def _hung_up(self) -> None:
+        """Asked to reload, or the terminal that this ran in was closed: then nobody would know of a
+        gateway that goes on."""
+        if self._terminal and not _has_terminal():
+            self._stop_signal()
+        else:
+            self._background(self.reload())
 
     def _stop_signal(self) -> None:
         if self._stopping.is_set():
@@ -458,6 +470,23 @@ def _listener(family: socket.AddressFamily, host: str, port: int) -> socket.sock
     sock.listen(2048)
     sock.setblocking(False)
     return sock
+
+
+def _in_foreground() -> bool:
+    """Whether we are what runs in a terminal."""
+    try:
+        with Path(os.ctermid()).open("rb") as terminal:
+            return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
+    except OSError:
+        return False
+
+
+def _has_terminal() -> bool:
+    try:
+        with Path(os.ctermid()).open("rb"):
+            return True
+    except OSError:
+        return False
 
 
 def _cores() -> int:
