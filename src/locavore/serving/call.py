@@ -298,6 +298,8 @@ class ServedCall(ClientReply):
         return None
 
     def _call_record(self, outcome: str, status: int) -> CallRecord:
+        # Who names a backend and wants no other (calibration does) gave routing nothing to save.
+        fixed = self._arrival.envelope.no_fallback and self.decision.resolved == "backend"
         return call_record(
             self.request,
             self.decision,
@@ -307,7 +309,7 @@ class ServedCall(ClientReply):
             outcome=outcome,
             status=status,
             flags=tuple(self._flags),
-            baseline=self._state.baseline,
+            baseline=None if fixed else self._state.baseline,
             grant=self._arrival.envelope.grant,
             trace=self._arrival.envelope.trace,
         )
