@@ -344,6 +344,15 @@ def test_nothing_allowed_is_not_told_as_overload() -> None:
     assert (error.status, body["error"]["type"]) == (503, "api_error")
 
 
+@pytest.mark.parametrize(
+    ("status", "kind"), [(400, "invalid_request_error"), (503, "server_error")]
+)
+def test_a_refusal_by_policy_has_the_type_of_its_status(status: int, kind: str) -> None:
+    error = NoCandidate("nothing is allowed", excluded={}, status=status)
+    body = json.loads(CHAT.error_body(error, "req-1"))["error"]
+    assert (body["type"], body["code"]) == (kind, "no_candidate")
+
+
 SECRETS = [
     "sk-proj-abcDEF123456_7890",
     "sk-ant-api03-AAAAbbbbCCCC",

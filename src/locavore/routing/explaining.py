@@ -279,7 +279,8 @@ def _notes(decision: Decision) -> list[str]:
     if given is not None and given.unjudged:
         notes.append(f"promises could not be judged: {given.unjudged}")
     notes += [
-        f"{c.id} counts as free: it has no price; `locavore ledger local-price {c.id}` computes one"
+        f"{c.id} counts as free: it has no price; `[machine]` sets one by the hour, and "
+        "`locavore ledger local-price --help` tells how to compute one"
         for c in decision.considered
         if c.cost_usd == 0 and c.verdict != "excluded" and _local(c)
     ]

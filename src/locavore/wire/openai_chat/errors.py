@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from locavore.core.errors import LocavoreError, UpstreamError
+from locavore.core.errors import LocavoreError, NoCandidate, UpstreamError
 from locavore.core.events import Failure
 from locavore.wire.decoding import encode, json_text
 from locavore.wire.faults import ErrorFacts, Headers, to_error
@@ -21,7 +21,8 @@ def error_body(error: LocavoreError, request_id: str = "") -> bytes:
 
 def error_fields(error: LocavoreError, request_id: str = "") -> dict[str, Any]:
     kind = _STATUS_TYPES.get(error.status) or _TYPES.get(error.type, error.type)
-    if isinstance(error, UpstreamError) and 400 <= error.status < 500 and error.status != 429:
+    ours = isinstance(error, UpstreamError | NoCandidate)
+    if ours and 400 <= error.status < 500 and error.status != 429:
         kind = "invalid_request_error"
     fields: dict[str, Any] = {
         "message": error.message,
