@@ -178,7 +178,12 @@ def test_sighup_reloads_and_a_bad_file_changes_nothing(
 @pytest.mark.skipif(shutil.which("setsid") is None, reason="needs setsid, of util-linux")
 def test_a_terminal_that_is_closed_ends_what_ran_in_it(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
-    command = ("setsid", "-c", sys.executable, "-m", "locavore")
+    # The tests themselves may run under nohup, which is inherited.
+    begin = "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL); "
+    begin += (
+        "os.execvp('setsid', ['setsid', '-c', sys.executable, '-m', 'locavore', *sys.argv[1:]])"
+    )
+    command = (sys.executable, "-c", begin)
     with Serving(tmp_path, QUIET, "--workers=1", command=command, stdin=theirs) as serving:
         os.close(theirs)
         serving.process.send_signal(signal.SIGHUP)
