@@ -450,6 +450,9 @@ async def test_c112_a_promise_that_breaks_sends_the_call_to_the_cloud(tmp_path: 
     stage.answer(LOCAL, replies.chat("wrongly so"))
     stage.answer(CLOUD, replies.chat("42"))
     assert text(client) == "42"
+    seen = stage.record.cascade
+    assert seen is not None
+    assert (seen.reason, seen.margin, seen.escalated) == ("unjudged", None, True)
 
 
 async def test_the_promise_is_asked_about_the_users_own_words(tmp_path: Path) -> None:

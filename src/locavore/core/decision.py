@@ -81,6 +81,12 @@ class Charges(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     """Negative: discount for the prompt that this backend's cache still holds."""
 
 
+def backend_of(candidate_id: str) -> str:
+    """The backend that a candidate asks first. Backend ids may hold a colon, so only what names a
+    strategy is taken off."""
+    return candidate_id.removeprefix("cascade:")
+
+
 class Considered(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One candidate's line in the account."""
 

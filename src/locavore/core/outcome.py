@@ -43,11 +43,12 @@ class Cascaded(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc
     cloud: str
     escalated: bool
     reason: str
-    """`kept`, `cloud_failed` (the local answer was served all the same), `doubtful`, or what was
-    wrong with the local answer, e.g. `late`, `refused`, `not_json`; several are comma-separated."""
+    """`kept`, `cloud_failed` (the local answer was served all the same), `doubtful`, `unjudged`
+    (the look itself failed), or what was wrong with the local answer, e.g. `late`, `refused`,
+    `not_json`; several are comma-separated."""
     margin: float | None = None
     """Expected gain of the local answer over the cloud's, less what the promise asks for: from 0
-    on it stays. None: a fault of its form left nothing to judge."""
+    on it stays. None: a fault left nothing to judge, or nothing could judge it."""
     agreement: float | None = None
     """Share of the samples that said the same."""
     samples: int = 0

@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import msgspec
 
-from locavore.core.decision import Considered, Decision, Promised
+from locavore.core.decision import Considered, Decision, Promised, backend_of
 from locavore.core.estimate import Estimate
 from locavore.core.policy import QUALITY_FLOOR
 from locavore.routing.reasons import CODES, code_of
@@ -293,7 +293,7 @@ def _notes(decision: Decision) -> list[str]:
 
 
 def _local(considered: Considered) -> bool:
-    return considered.place != "public_api" and not considered.id.startswith("cascade:")
+    return considered.place != "public_api" and considered.id == backend_of(considered.id)
 
 
 def _usd(usd: Decimal | None) -> str:

@@ -9,13 +9,11 @@ from hashlib import blake2b
 
 import msgspec
 
-from locavore.core.decision import Decision, Explored
+from locavore.core.decision import Decision, Explored, backend_of
 from locavore.routing.estimators.promised import Promises
 
 _OPEN = ("auto", "alias")
 """How a name was read that leaves the choice to us; an alias of one backend is not explored."""
-_STRATEGIES = ("cascade:",)
-"""Prefixes of candidate ids that are no backend's; backend ids may hold a colon."""
 
 
 def explore(decision: Decision, promises: Promises, share: float) -> Decision:
@@ -42,13 +40,6 @@ def _pair(decision: Decision, promises: Promises) -> Explored | None:
         if promise is not None:
             return Explored(local=local, cloud=cloud, promise=promise)
     return None
-
-
-def backend_of(candidate_id: str) -> str:
-    """The backend that a candidate asks first."""
-    for prefix in _STRATEGIES:
-        candidate_id = candidate_id.removeprefix(prefix)
-    return candidate_id
 
 
 def draws(decision_id: str, share: float) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from locavore.core.backend import Backend
-from locavore.core.decision import Candidate, Decision, Facts, Given
+from locavore.core.decision import Candidate, Decision, Facts, Given, backend_of
 from locavore.core.errors import RequestError
 from locavore.core.policy import Policy, Require
 from locavore.core.request import Request
@@ -260,7 +260,7 @@ class Router:
 
     def backend(self, candidate_id: str) -> Backend:
         """The backend that a candidate of this router asks first; KeyError for any other id."""
-        candidate_id = candidate_id.removeprefix("cascade:")
+        candidate_id = backend_of(candidate_id)
         found = self.names.by_id.get(candidate_id) or self.names.wildcard(candidate_id)
         if found is None:
             raise KeyError(candidate_id)

@@ -24,7 +24,6 @@ from locavore.core.outcome import CallRecord
 from locavore.ledger import kept_answers
 from locavore.ledger.budgets import Reservation, worst_case_usd
 from locavore.ledger.kept_answers import KeptAnswer, ToolCall
-from locavore.routing.explore import backend_of
 from locavore.serving import spending
 from locavore.serving.question import Answered, Question, answer_of, whole
 from locavore.serving.record import SHADOW
@@ -157,7 +156,7 @@ class Shadows:
         """A client's call comes: a shadow that is in its way is given up, and asked later."""
         state = self._pipeline.state
         try:
-            target = state.snapshot.target_for(state.router.backend(backend_of(chosen)))
+            target = state.snapshot.target_for(state.router.backend(chosen))
         except KeyError:
             return
         for shadow in [s for s in self._running if _yields(s, target)]:

@@ -53,7 +53,8 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     answer: Answer
     escalated: bool
     reason: str
-    """`kept`, `no_cloud`, `cloud_failed`, `doubtful`, or the faults of the local answer."""
+    """`kept`, `no_cloud`, `cloud_failed`, `doubtful`, `unjudged` (the look failed), or the
+    faults of the local answer."""
     signals: Signals
     margin: float | None
     """As `Judged.margin` when it was decided; None: the answer had a fault."""
@@ -85,7 +86,7 @@ def cascade(plan: Plan, judge: Judge) -> Generator[Ask, Answer, Served]:
     if judged.stays or plan.cloud is None:
         reason = "kept" if judged.stays else "no_cloud"
         return _served(local, False, reason, signals, judged, attempts)
-    reason = ", ".join(wrong) or "doubtful"
+    reason = ", ".join(wrong) or ("unjudged" if judged.margin is None else "doubtful")
     cloud = yield Ask(backend=plan.cloud, purpose="escalation")
     attempts.append(cloud)
     if cloud.failed and not wrong:
